@@ -2,6 +2,6 @@
 
 How a request flows: `http1` (the client's side of the wire) -> `routes` (which release) -> `exchange` (the life of one
 request) -> `balance` (which server) -> `upstream` (the server's side of the wire) -> `counters`; then `mirror`.
-`worker` puts these together in one process, `supervisor` keeps N workers on shared sockets, `control` fetches routes and
-sends windows.
+`worker` puts these together in one process, `supervisor` keeps N workers on shared sockets, `control` fetches routes
+and sends windows.
 """

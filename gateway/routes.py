@@ -18,7 +18,7 @@ DEFAULT_STICKY_HEADER = "x-sluice-key"
 _HASH_RANGE = 2**64
 
 
-class InvalidRouteTable(ValueError):
+class RouteTableError(ValueError):
     """A route table that must not be applied; says which field is wrong and what it should be."""
 
 
@@ -43,7 +43,7 @@ class Route:
     """How one model's traffic is divided.
 
     `revision` is the version of the table in which this route last changed: counts are kept by it, so that counts of
-    two weights never mix. `servers` holds the `host:port` addresses of each release's pool. `salt` belongs to the rollout.
+    two weights never mix. `servers` holds the `host:port` addresses of each release's pool. `salt` is the rollout's.
     """
 
     model: str
@@ -95,17 +95,17 @@ class RouteTable:
         """Read a table; unknown fields are ignored.
 
         Raises:
-            InvalidRouteTable: a field is missing, of the wrong kind or out of range, or a model stands twice.
+            RouteTableError: a field is missing, of the wrong kind or out of range, or a model stands twice.
         """
         version = _integer(_object(data, "the route table"), "version", "the route table", least=0)
         entries = data.get("routes")
         if not isinstance(entries, list):
-            raise InvalidRouteTable("the route table: 'routes' must be a list")
+            raise RouteTableError("the route table: 'routes' must be a list")
         routes: dict[str, Route] = {}
         for entry in entries:
             route = _route(entry)
             if route.model in routes:
-                raise InvalidRouteTable(f"the route table: model {route.model!r} stands twice")
+                raise RouteTableError(f"the route table: model {route.model!r} stands twice")
             routes[route.model] = route
         return RouteTable(version, routes)
 
@@ -113,16 +113,16 @@ class RouteTable:
 def _route(data: Any) -> Route:
     model = _object(data, "a route").get("model")
     if not isinstance(model, str) or not NAME.fullmatch(model):
-        raise InvalidRouteTable(f"a route: 'model' must match {NAME.pattern}, not {model!r}")
+        raise RouteTableError(f"a route: 'model' must match {NAME.pattern}, not {model!r}")
     where = f"the route of {model!r}"
     servers = _servers(data.get("servers"), where)
     candidate, shadow = data.get("candidate"), data.get("shadow")
     sticky_header = data.get("sticky_header", DEFAULT_STICKY_HEADER)
     if not isinstance(sticky_header, str) or not HEADER_NAME.fullmatch(sticky_header):
-        raise InvalidRouteTable(f"{where}: 'sticky_header' must be a header's name, not {sticky_header!r}")
+        raise RouteTableError(f"{where}: 'sticky_header' must be a header's name, not {sticky_header!r}")
     salt = data.get("salt", "")
     if not isinstance(salt, str) or len(salt.encode()) > 48:
-        raise InvalidRouteTable(f"{where}: 'salt' must be a text of at most 48 bytes")
+        raise RouteTableError(f"{where}: 'salt' must be a text of at most 48 bytes")
     route = Route(
         model=model,
         revision=_integer(data, "revision", where, least=0, default=0),
@@ -138,19 +138,19 @@ def _route(data: Any) -> Route:
     arms: Iterable[Candidate | Shadow | None] = (route.candidate, route.shadow)
     for release in (route.stable, *(arm.release for arm in arms if arm is not None)):
         if release not in servers:
-            raise InvalidRouteTable(f"{where}: release {release} takes traffic but 'servers' has no entry for it")
+            raise RouteTableError(f"{where}: release {release} takes traffic but 'servers' has no entry for it")
     return route
 
 
 def _servers(data: Any, where: str) -> dict[int, tuple[str, ...]]:
     if not isinstance(data, dict) or not data:
-        raise InvalidRouteTable(f"{where}: 'servers' must map each release to a list of host:port addresses")
+        raise RouteTableError(f"{where}: 'servers' must map each release to a list of host:port addresses")
     servers: dict[int, tuple[str, ...]] = {}
     for release, addresses in data.items():
         if not str(release).isascii() or not str(release).isdigit() or int(release) < 1:
-            raise InvalidRouteTable(f"{where}: 'servers' has {release!r} where a release number should stand")
+            raise RouteTableError(f"{where}: 'servers' has {release!r} where a release number should stand")
         if not isinstance(addresses, (list, tuple)) or not all(_is_address(address) for address in addresses):
-            raise InvalidRouteTable(f"{where}: the servers of release {release} must be a list of host:port addresses")
+            raise RouteTableError(f"{where}: the servers of release {release} must be a list of host:port addresses")
         servers[int(release)] = tuple(addresses)
     return servers
 
@@ -167,14 +167,14 @@ def _arm(data: Any, share: str, where: str) -> tuple[int, float]:
 
 def _object(data: Any, where: str) -> dict[str, Any]:
     if not isinstance(data, dict):
-        raise InvalidRouteTable(f"{where} must be an object, not {type(data).__name__}")
+        raise RouteTableError(f"{where} must be an object, not {type(data).__name__}")
     return data
 
 
 def _integer(data: dict[str, Any], key: str, where: str, *, least: int, default: int | None = None) -> int:
     value = data.get(key, default)
     if not isinstance(value, int) or isinstance(value, bool) or not least <= value < 2**63:
-        raise InvalidRouteTable(f"{where}: {key!r} must be a whole number of at least {least}, not {value!r}")
+        raise RouteTableError(f"{where}: {key!r} must be a whole number of at least {least}, not {value!r}")
     return value
 
 
@@ -183,5 +183,5 @@ def _number(
 ) -> float:
     value = data.get(key, default)
     if not isinstance(value, (int, float)) or isinstance(value, bool) or not least <= value <= most:
-        raise InvalidRouteTable(f"{where}: {key!r} must be a number from {least} to {most}, not {value!r}")
+        raise RouteTableError(f"{where}: {key!r} must be a number from {least} to {most}, not {value!r}")
     return float(value)

@@ -12,7 +12,7 @@ from typing import Any
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """One release's answer to a request: the body as received, and the length of its JSON part when tensors follow it."""
+    """One release's answer: the body as received, and the length of its JSON part when binary tensors follow it."""
 
     release: int
     body: bytes
@@ -96,10 +96,10 @@ class Label:
             raise ValueError("a label must be an object with request_id, model and label")
         request_id, model, label = data.get("request_id"), data.get("model"), data.get("label")
         if not isinstance(request_id, str) or not 0 < len(request_id) <= 128:
-            raise ValueError("a label needs 'request_id', the x-request-id of the answer (a text of 1 to 128 characters)")
+            raise ValueError("a label needs 'request_id', the answer's x-request-id (1 to 128 characters)")
         if not isinstance(model, str) or not 0 < len(model) <= 128:
             raise ValueError("a label needs 'model', the model's name")
-        rows = label if isinstance(label, list) else [label]
+        rows: list[Any] = label if isinstance(label, list) else [label]
         if not 0 < len(rows) <= 4096 or not all(type(row) is int and 0 <= row < 2**31 for row in rows):
             raise ValueError("a label needs 'label', a class index or a list of them, one a row of the request")
         return Label(request_id, model, tuple(rows))

@@ -1,0 +1,106 @@
+"""The gateway's settings: TOML or keywords in, one frozen object out. Units stand in the names."""
+
+import difflib
+import os
+import tomllib
+from collections.abc import Mapping
+from dataclasses import dataclass, fields
+from pathlib import Path
+from typing import Any
+
+from gateway.errors import ConfigError
+
+
+@dataclass(frozen=True, slots=True)
+class GatewayConfig:
+    """Where to listen, what to keep, and what no client may exceed. The limits' sources are in the README."""
+
+    listen: str = "127.0.0.1:8000"
+    metrics_listen: str = "127.0.0.1:8002"
+    control_url: str = ""
+    """The control plane, as http://host:port; empty: routes come from a file."""
+    state_dir: str = ".sluice/gateway"
+    name: str = "gateway-1"
+    workers: int = 2
+    backlog: int = 2048
+    counter_slots: int = 16384
+
+    request_line_bytes: int = 8 * 1024
+    head_bytes: int = 32 * 1024
+    head_fields: int = 100
+    body_bytes: int = 64 * 1024 * 1024
+    label_body_bytes: int = 1024 * 1024
+    head_timeout_s: float = 10.0
+    body_timeout_s: float = 60.0
+    idle_timeout_s: float = 75.0
+    connect_timeout_s: float = 2.0
+    pipelined_requests: int = 32
+
+    retry_share: float = 0.1
+    mirror_in_flight: int = 32
+    mirror_bytes: int = 32 * 1024 * 1024
+    sample_body_bytes: int = 16 * 1024
+    samples_per_s: int = 500
+    """Per worker; further answers are served but not recorded."""
+    backlog_reports: int = 600
+    """Reports (one a second) kept while the control plane is away; then the oldest is dropped."""
+
+    ready_to_close_s: float = 0.0
+    """How long readiness says no before the listener closes."""
+    linger_s: float = 2.0
+    """How long a stopping worker still answers on idle connections, with `connection: close`."""
+    drain_timeout_s: float = 30.0
+
+    def __post_init__(self) -> None:
+        for name in ("listen", "metrics_listen"):
+            parse_address(getattr(self, name), name)
+        if not 1 <= self.workers <= 256:
+            raise ConfigError(f"gateway setting 'workers' must be from 1 to 256, not {self.workers}")
+        for field in fields(self):
+            value = getattr(self, field.name)
+            if isinstance(value, (int, float)) and value < 0:
+                raise ConfigError(f"gateway setting {field.name!r} must not be negative, it is {value}")
+
+
+def parse_address(text: str, setting: str) -> tuple[str, int]:
+    """Split host:port. Raises ConfigError naming the setting."""
+    host, _, port = text.rpartition(":")
+    if not host or not port.isascii() or not port.isdigit() or int(port) > 65535:
+        raise ConfigError(f"gateway setting {setting!r} must be HOST:PORT, for example 127.0.0.1:8000, not {text!r}")
+    return host.strip("[]"), int(port)
+
+
+def load_config(path: Path | None, overrides: Mapping[str, Any] | None = None) -> GatewayConfig:
+    """The settings of a TOML file's [gateway] table, overridden by `overrides` that are not None.
+
+    Raises:
+        ConfigError: the file cannot be read, or a key is unknown (the nearest known one is named) or of the wrong kind.
+    """
+    settings: dict[str, Any] = {}
+    if path is not None:
+        try:
+            document = tomllib.loads(path.read_text())
+        except (OSError, ValueError) as exc:
+            raise ConfigError(f"{path} cannot be read: {exc}") from exc
+        settings.update(document.get("gateway", {}))
+    settings.update({key: value for key, value in (overrides or {}).items() if value is not None})
+    return config_from(settings)
+
+
+def config_from(settings: Mapping[str, Any]) -> GatewayConfig:
+    """Settings by name; raises ConfigError for an unknown name or a value of the wrong kind."""
+    known = {field.name: type(field.default) for field in fields(GatewayConfig)}
+    for key, value in settings.items():
+        if key not in known:
+            nearest = difflib.get_close_matches(key, known, 1)
+            hint = f"; did you mean {nearest[0]!r}?" if nearest else f"; known are {', '.join(known)}"
+            raise ConfigError(f"unknown gateway setting {key!r}{hint}")
+        wanted = known[key]
+        fits = isinstance(value, wanted) or (wanted is float and isinstance(value, int))
+        if not fits or isinstance(value, bool):
+            raise ConfigError(f"gateway setting {key!r} must be a {wanted.__name__}, not {value!r}")
+    return GatewayConfig(**settings)
+
+
+def default_workers() -> int:
+    return len(os.sched_getaffinity(0))

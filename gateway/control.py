@@ -1,0 +1,106 @@
+"""The gateway's line to the control plane: routes by long poll, reports every second, at least once.
+
+The gateway needs the control plane to change, never to serve: while it is away the last table stays and reports wait
+in a bounded backlog, from which samples are dropped first.
+"""
+
+import asyncio
+import contextlib
+import logging
+from collections import deque
+from collections.abc import Awaitable, Callable
+from typing import Any
+
+import httpx
+
+from gateway.routes import RouteTable, RouteTableError
+
+LONG_POLL_S = 25.0
+RETRY_S = 0.5
+KEPT_WITH_SAMPLES = 30
+"""Reports beyond the newest this many lose their samples: windows and labels matter more."""
+
+log = logging.getLogger("sluice.gateway")
+
+
+class ControlLink:
+    """Carries tables in and reports out until cancelled."""
+
+    def __init__(self, url: str, gateway: str, backlog: int, apply: Callable[[RouteTable], Awaitable[None]]) -> None:
+        self._url = url
+        self._gateway = gateway
+        self._apply = apply
+        self._backlog_most = backlog
+        self._backlog: deque[dict[str, Any]] = deque()
+        self._new = asyncio.Event()
+        self.is_reached = False
+        self.dropped_reports = 0
+
+    @property
+    def has_backlog(self) -> bool:
+        return bool(self._backlog)
+
+    def report(self, report: dict[str, Any]) -> None:
+        """Queue a report; when too many wait, the oldest is dropped."""
+        self._backlog.append(report)
+        if len(self._backlog) > KEPT_WITH_SAMPLES:
+            self._backlog[-KEPT_WITH_SAMPLES - 1]["samples"] = []
+        if len(self._backlog) > self._backlog_most:
+            self._backlog.popleft()
+            self.dropped_reports += 1
+        self._new.set()
+
+    async def run(self, version: int) -> None:
+        """Fetch tables newer than `version` and send reports, for ever."""
+        client = httpx.AsyncClient(base_url=self._url, timeout=LONG_POLL_S + 10, trust_env=False)
+        async with client, asyncio.TaskGroup() as group:
+            group.create_task(self._fetch(client, version))
+            group.create_task(self._send(client))
+
+    async def _fetch(self, client: httpx.AsyncClient, version: int) -> None:
+        while True:
+            try:
+                params: dict[str, str | int] = {"after": version, "gateway": self._gateway}
+                answer = await client.get("/v1/gateway/routes", params=params)
+                answer.raise_for_status()
+                self._reached(True)
+                if answer.status_code == 200:
+                    table = RouteTable.from_json(answer.json())
+                    await self._apply(table)
+                    version = table.version
+            except RouteTableError as exc:
+                log.error("the new route table was refused and the old one stays: %s", exc)
+                await asyncio.sleep(RETRY_S)
+            except (httpx.HTTPError, ValueError):
+                self._reached(False)
+                await asyncio.sleep(RETRY_S)
+
+    async def _send(self, client: httpx.AsyncClient) -> None:
+        while True:
+            await self._new.wait()
+            self._new.clear()
+            while self._backlog:
+                report = self._backlog[0]
+                if not await self._post(client, report):
+                    await asyncio.sleep(RETRY_S)
+                    continue
+                with contextlib.suppress(ValueError):
+                    self._backlog.remove(report)
+
+    async def _post(self, client: httpx.AsyncClient, report: dict[str, Any]) -> bool:
+        try:
+            answer = await client.post("/v1/gateway/reports", json=report, timeout=10.0)
+        except httpx.HTTPError:
+            self._reached(False)
+            return False
+        if 400 <= answer.status_code < 500:
+            log.error("the control plane refused a report: %s", answer.text[:300])
+            return True
+        return answer.is_success
+
+    def _reached(self, is_reached: bool) -> None:
+        if is_reached != self.is_reached:
+            log.info(
+                "control plane %s", "reached" if is_reached else "not reached; serving on with the last route table"
+            )
+        self.is_reached = is_reached

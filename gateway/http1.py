@@ -1,0 +1,322 @@
+"""The client's side of the wire: HTTP/1.1 requests in, answers out, in order.
+
+Holds every limit before anything is kept, and answers what is ambiguous with one 400 and a closed connection. Knows
+framing and back-pressure; does not know models, releases or servers: a whole request goes to `Handler.handle`.
+"""
+
+import asyncio
+import json
+from collections import deque
+from http import HTTPStatus
+from typing import Protocol, cast
+
+import httptools
+
+from gateway.config import GatewayConfig
+
+Headers = list[tuple[bytes, bytes]]
+
+CLOSE = b"connection: close\r\n"
+JOIN_BYTES = 64 * 1024
+"""Writes up to this size are joined into one; larger ones are handed on as the chunks they came in."""
+_TARGET_BYTES = frozenset(range(0x21, 0x7F)) - {ord("#")}
+
+
+class Request:
+    """A whole request: `headers` have lower-case names, `body` is the chunks as they came, of `size` bytes in all."""
+
+    __slots__ = ("body", "headers", "keep_alive", "method", "size", "target")
+
+    def __init__(self) -> None:
+        self.method = b""
+        self.target = b""
+        self.headers: Headers = []
+        self.body: list[bytes] = []
+        self.size = 0
+        self.keep_alive = True
+
+    def header(self, name: bytes) -> bytes | None:
+        for known, value in self.headers:
+            if known == name:
+                return value
+        return None
+
+
+class Exchanging(Protocol):
+    """What a connection needs of the exchange that answers its request."""
+
+    def client_gone(self) -> None: ...
+
+    def client_is_slow(self) -> None: ...
+
+    def client_is_ready(self) -> None: ...
+
+
+class Handler(Protocol):
+    """Takes a whole request; answers through the connection, now or later."""
+
+    def handle(self, request: Request, client: "ClientConnection") -> Exchanging | None: ...
+
+
+class RefusedError(Exception):
+    """A request that is not taken: its status and why. The connection is closed after it."""
+
+    def __init__(self, status: int, text: str) -> None:
+        super().__init__(text)
+        self.status = status
+        self.text = text
+
+
+def error_answer(status: int, text: str, headers: bytes = b"", close: bool = False) -> bytes:
+    """An answer in the protocol's error form, `{"error": "..."}`. `headers` are whole lines."""
+    return whole_answer(status, error_body(text), headers + (CLOSE if close else b""))
+
+
+def error_body(text: str) -> bytes:
+    return json.dumps({"error": text}).encode()
+
+
+def whole_answer(status: int, body: bytes, headers: bytes = b"", content_type: bytes = b"application/json") -> bytes:
+    return b"".join(
+        (status_line(status), b"content-type: ", content_type, b"\r\n", headers,
+         b"content-length: ", str(len(body)).encode(), b"\r\n\r\n", body)
+    )  # fmt: skip
+
+
+def status_line(status: int) -> bytes:
+    line = _STATUS_LINES.get(status)
+    return line if line is not None else b"HTTP/1.1 %d Status\r\n" % status
+
+
+_STATUS_LINES = {status.value: f"HTTP/1.1 {status.value} {status.phrase}\r\n".encode() for status in HTTPStatus}
+
+
+class ClientConnection(asyncio.Protocol):
+    """One client's connection: parses requests, hands on one at a time, writes answers."""
+
+    __slots__ = (
+        "_connections", "_exchange", "_fields", "_handler", "_has_continued", "_has_host", "_has_length", "_head_bytes",
+        "_head_size", "_in_body", "_is_chunked", "_limits", "_loop", "_parser", "_queue", "_refused", "_request",
+        "deadline_s", "is_busy", "is_draining", "transport",
+    )  # fmt: skip
+
+    def __init__(self, handler: Handler, limits: GatewayConfig, connections: "set[ClientConnection]") -> None:
+        self._handler = handler
+        self._limits = limits
+        self._connections = connections
+        self._loop = asyncio.get_running_loop()
+        self._parser = httptools.HttpRequestParser(self)
+        self._queue: deque[Request] = deque()
+        self._exchange: Exchanging | None = None
+        self._refused: RefusedError | None = None
+        self.transport: asyncio.Transport | None = None
+        self.is_busy = False
+        self.is_draining = False
+        self.deadline_s = self._loop.time() + limits.head_timeout_s
+        self._begin()
+
+    def _begin(self) -> None:
+        self._request = Request()
+        self._head_size = self._fields = self._head_bytes = 0
+        self._in_body = self._has_host = self._has_length = self._is_chunked = self._has_continued = False
+
+    # asyncio.Protocol
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self.transport = cast(asyncio.Transport, transport)  # uvloop's are not subclasses.
+        self._connections.add(self)
+
+    def data_received(self, data: bytes) -> None:
+        if self._refused is not None:
+            return
+        if not self._in_body:
+            if self._head_bytes == 0 and not self.is_busy:
+                self.deadline_s = self._loop.time() + self._limits.head_timeout_s
+            self._head_bytes += len(data)
+        try:
+            self._parser.feed_data(data)
+            if not self._in_body and self._head_bytes > self._limits.head_bytes + self._limits.request_line_bytes:
+                raise RefusedError(431, f"the request's head is longer than {self._limits.head_bytes} bytes")
+        except (httptools.HttpParserError, httptools.HttpParserUpgrade) as exc:
+            refused = self._refused or exc.__context__
+            if not isinstance(refused, RefusedError):
+                refused = RefusedError(400, "the request is not valid HTTP/1.1, or its framing is ambiguous")
+            self._refuse(refused)
+        except RefusedError as exc:
+            self._refuse(exc)
+        self._next()
+
+    def eof_received(self) -> bool:
+        return self.is_busy or bool(self._queue)  # A half-closed client still gets its answers.
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self._connections.discard(self)
+        exchange, self._exchange = self._exchange, None
+        if exchange is not None:
+            exchange.client_gone()
+        self._queue.clear()
+
+    def pause_writing(self) -> None:
+        if self._exchange is not None:
+            self._exchange.client_is_slow()
+
+    def resume_writing(self) -> None:
+        if self._exchange is not None:
+            self._exchange.client_is_ready()
+
+    # httptools' callbacks
+
+    def on_url(self, url: bytes) -> None:
+        self._request.target += url
+        if len(self._request.target) > self._limits.request_line_bytes:
+            self._stop(414, f"the request line is longer than {self._limits.request_line_bytes} bytes")
+
+    def on_header(self, name: bytes, value: bytes) -> None:
+        self._fields += 1
+        self._head_size += len(name) + len(value) + 4
+        if self._fields > self._limits.head_fields:
+            self._stop(431, f"the request has more than {self._limits.head_fields} header fields")
+        if self._head_size > self._limits.head_bytes:
+            self._stop(431, f"the request's head is longer than {self._limits.head_bytes} bytes")
+        if self._in_body:  # A trailer: bounded above, and dropped.
+            return
+        name = name.lower()
+        if name in _FRAMING:
+            self._note_framing(name, value)
+        self._request.headers.append((name, value))
+
+    def _note_framing(self, name: bytes, value: bytes) -> None:
+        if name == b"host":
+            if self._has_host or not value or b"," in value or b"@" in value or b"/" in value:
+                self._stop(400, "a request needs exactly one valid Host")
+            self._has_host = True
+        elif name == b"content-length":
+            if self._has_length or not value.isdigit() or (len(value) > 1 and value[:1] == b"0"):
+                self._stop(400, "Content-Length must be one plain number")
+            self._has_length = True
+            if int(value) > self._limits.body_bytes:
+                self._stop(413, f"the body is larger than {self._limits.body_bytes} bytes")
+        elif name == b"transfer-encoding":
+            if self._is_chunked or value.lower() != b"chunked":
+                self._stop(400, "Transfer-Encoding must be one 'chunked'")
+            self._is_chunked = True
+        elif value.lower() != b"100-continue" or self._has_continued:
+            self._stop(417, "only 'Expect: 100-continue' is understood")
+        else:
+            self._has_continued = True
+
+    def on_headers_complete(self) -> None:
+        request, version = self._request, self._parser.get_http_version()
+        request.method = self._parser.get_method()
+        request.keep_alive = self._parser.should_keep_alive()
+        if version not in ("1.1", "1.0"):
+            self._stop(505, "only HTTP/1.1 and HTTP/1.0 are understood")
+        if not self._has_host and version == "1.1":
+            self._stop(400, "a request needs exactly one valid Host")
+        if self._is_chunked and (self._has_length or version == "1.0"):
+            self._stop(400, "the request's framing is ambiguous")
+        if not _TARGET_BYTES.issuperset(request.target) or request.target[:1] != b"/":
+            self._stop(400, "the request's target must be a path of visible ASCII characters")
+        self._in_body = True
+        self.deadline_s = self._loop.time() + self._limits.body_timeout_s
+        if self._has_continued and self.transport is not None and not self.is_busy and not self._queue:
+            self.transport.write(b"HTTP/1.1 100 Continue\r\n\r\n")
+
+    def on_body(self, body: bytes) -> None:
+        request = self._request
+        request.size += len(body)
+        if request.size > self._limits.body_bytes:
+            self._stop(413, f"the body is larger than {self._limits.body_bytes} bytes")
+        request.body.append(body)
+
+    def on_message_complete(self) -> None:
+        self._queue.append(self._request)
+        self._begin()
+        if len(self._queue) > self._limits.pipelined_requests:
+            self._stop(400, f"more than {self._limits.pipelined_requests} requests at once on one connection")
+
+    def _stop(self, status: int, text: str) -> None:
+        """Refuse from inside a parser's callback: it comes out of feed_data as the error's context."""
+        self._refused = RefusedError(status, text)
+        raise self._refused
+
+    # One request after the other
+
+    def _next(self) -> None:
+        while not self.is_busy and self._queue:
+            request = self._queue.popleft()
+            self.is_busy = True
+            self._exchange = None
+            exchange = self._handler.handle(request, self)
+            if self.is_busy:
+                self._exchange = exchange
+        if self.transport is None or self.transport.is_closing():
+            return
+        if self._queue:
+            self.transport.pause_reading()
+        elif not self.is_busy and self._refused is not None:
+            self._say_refused(self._refused)
+
+    def answered(self, keep_alive: bool) -> None:
+        """The current answer is whole; go on with the next request, or close."""
+        self.is_busy = False
+        self._exchange = None
+        self.deadline_s = self._loop.time() + self._limits.idle_timeout_s
+        if self.transport is None or self.transport.is_closing():
+            return
+        if not keep_alive or self.is_draining:
+            self._queue.clear()
+            self.transport.close()
+            return
+        if self._queue:
+            self._loop.call_soon(self._next)
+        else:
+            self.transport.resume_reading()
+            if self._refused is not None:
+                self._say_refused(self._refused)
+
+    def write(self, data: list[bytes]) -> None:
+        transport = self.transport
+        if transport is None or transport.is_closing():
+            return
+        if sum(map(len, data)) <= JOIN_BYTES:
+            transport.write(b"".join(data))
+        else:
+            transport.writelines(data)
+
+    def will_close(self, request: Request) -> bool:
+        """Is the connection closed after the answer to this request? Then its head must say so."""
+        return self.is_draining or not request.keep_alive
+
+    def answer(self, request: Request, status: int, body: bytes, headers: bytes = b"") -> None:
+        """Write a whole answer; `headers` are whole lines."""
+        close = self.will_close(request)
+        if self.transport is not None and not self.transport.is_closing():
+            self.transport.write(whole_answer(status, body, headers + (CLOSE if close else b"")))
+        self.answered(not close)
+
+    def abort(self) -> None:
+        """Break the connection: the answer that began cannot be finished."""
+        if self.transport is not None:
+            self.transport.abort()
+
+    def expire(self) -> None:
+        """The client's time for its request is up; an idle connection is just closed."""
+        if self._head_bytes or self._in_body:
+            self._refuse(RefusedError(408, "the request took too long to arrive"))
+            self._next()
+        elif self.transport is not None:
+            self.transport.close()
+
+    def _refuse(self, refused: RefusedError) -> None:
+        self._refused = refused
+        if not self.is_busy and not self._queue:
+            self._say_refused(refused)
+
+    def _say_refused(self, refused: RefusedError) -> None:
+        if self.transport is not None and not self.transport.is_closing():
+            self.transport.write(error_answer(refused.status, refused.text, close=True))
+            self.transport.close()
+
+
+_FRAMING = frozenset((b"host", b"content-length", b"transfer-encoding", b"expect"))

@@ -1,0 +1,107 @@
+"""Prometheus: what the gateway counted since its start, on a port of its own."""
+
+import threading
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+from wsgiref.simple_server import WSGIServer
+
+from prometheus_client import CollectorRegistry, start_http_server
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily
+from prometheus_client.metrics_core import Metric
+from prometheus_client.registry import Collector
+
+from gateway.counters import FALLBACKS, HISTOGRAM, RETRIES, Counts
+from gateway.errors import ListenError
+from gateway.ledger import Arm
+from gateway.windows import BUCKETS_PER_OCTAVE, LAST_BUCKET, Outcome, upper_edge_us
+
+_LABELS = ["model", "release", "role"]
+
+
+@dataclass(frozen=True, slots=True)
+class Seen:
+    """A reading of the gateway for one scrape."""
+
+    totals: dict[Arm, Counts]
+    in_flight: dict[str, int]
+    table_version: int
+    workers: int
+    workers_replaced: int
+    control_plane_is_reached: bool
+    reports_dropped: int = 0
+
+
+class GatewayCollector(Collector):
+    """Turns a reading into metric families at each scrape."""
+
+    def __init__(self, read: Callable[[], Seen]) -> None:
+        self._read = read
+
+    def collect(self) -> Iterable[Metric]:
+        seen = self._read()
+        yield from _by_arm(seen.totals)
+        in_flight = GaugeMetricFamily("sluice_requests_in_flight", "Requests on their way.", labels=["release"])
+        for release, n in seen.in_flight.items():
+            in_flight.add_metric([release], n)
+        yield in_flight
+        for name, text, value in (
+            ("sluice_route_table_version", "Version of the route table in force.", seen.table_version),
+            ("sluice_workers", "Worker processes that serve.", seen.workers),
+            (
+                "sluice_control_plane_up",
+                "1 when the control plane was reached last time.",
+                seen.control_plane_is_reached,
+            ),
+        ):
+            yield GaugeMetricFamily(name, text, value=float(value))
+        yield CounterMetricFamily("sluice_workers_replaced", "Workers that died.", value=seen.workers_replaced)
+        yield CounterMetricFamily(
+            "sluice_reports_dropped", "Reports the backlog had no room for.", value=seen.reports_dropped
+        )
+
+
+def _by_arm(totals: dict[Arm, Counts]) -> Iterator[Metric]:
+    requests = CounterMetricFamily(
+        "sluice_requests", "Requests by the release assigned first, and how they ended.", labels=[*_LABELS, "outcome"]
+    )
+    latency = HistogramMetricFamily("sluice_latency_seconds", "Latency of good answers.", labels=_LABELS)
+    fallbacks = CounterMetricFamily("sluice_fallbacks", "Failures that stable answered instead.", labels=_LABELS)
+    retries = CounterMetricFamily("sluice_retries", "Requests tried on another server.", labels=_LABELS)
+    dropped = CounterMetricFamily("sluice_mirrors_dropped", "Copies not sent, by reason.", labels=[*_LABELS, "reason"])
+    for (model, release, role), counts in totals.items():
+        labels = [model, str(release), role.value]
+        for outcome in Outcome:
+            requests.add_metric([*labels, outcome.name.lower()], counts.cells[outcome])
+        buckets, total_s = _octaves(counts)
+        latency.add_metric(labels, buckets, total_s)
+        fallbacks.add_metric(labels, counts.cells[FALLBACKS])
+        retries.add_metric(labels, counts.cells[RETRIES])
+        for reason, n in counts.dropped().items():
+            dropped.add_metric([*labels, reason], n)
+    yield from (requests, latency, fallbacks, retries, dropped)
+
+
+def _octaves(counts: Counts) -> tuple[list[tuple[str, float]], float]:
+    """Cumulative counts at every doubling of 50 us; the sum is estimated from upper edges (2 % wide buckets)."""
+    cumulative, total_s = 0, 0.0
+    buckets: list[tuple[str, float]] = []
+    for bucket, n in enumerate(counts.cells[HISTOGRAM:]):
+        cumulative += n
+        if n:
+            total_s += n * upper_edge_us(min(bucket, LAST_BUCKET - 1)) / 1e6
+        if bucket % BUCKETS_PER_OCTAVE == 0 and bucket < LAST_BUCKET:
+            buckets.append((f"{upper_edge_us(bucket) / 1e6:.6g}", cumulative))
+    buckets.append(("+Inf", cumulative))
+    return buckets, total_s
+
+
+def serve_metrics(host: str, port: int, read: Callable[[], Seen]) -> tuple[WSGIServer, threading.Thread]:
+    """Serve /metrics until the server is shut down. Raises ListenError when the port cannot be had."""
+    registry = CollectorRegistry()
+    try:
+        registry.register(GatewayCollector(read))
+        return start_http_server(port, host, registry)
+    except OSError as exc:
+        raise ListenError(
+            f"metrics cannot be served on {host}:{port} ({exc.strerror}): choose another metrics_listen"
+        ) from exc

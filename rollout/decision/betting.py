@@ -1,0 +1,57 @@
+"""Betting on paired quality: is the candidate's accuracy lower than stable's by more than a margin?
+
+Knows pairs in which one, both or none of two answers to the same request were right. Knows nothing of labels' arrival.
+
+Waudby-Smith & Ramdas, "Estimating means of bounded random variables by betting" (JRSS-B 2024);
+`facts/statistics.md` 1.4. d = +1 where only stable was right, -1 where only the candidate was, else 0;
+E d is the accuracy lost.
+
+    harm   H0 E d <= m    E = mean_j exp( sum_v n_v ln(1 + l_j (v - m)) )
+    clear  H0 E d >= m    E = mean_j exp( sum_v n_v ln(1 - l_j (v - m)) )
+
+Each factor's expectation is 1 + l (E d - m) (or its mirror image), at most 1 under the null, also when E d drifts.
+Assumes that which requests get a label does not depend on which release was right.
+"""
+
+import math
+from dataclasses import dataclass, field, replace
+from enum import Enum
+
+from rollout.decision.counts import PairedLabels
+from rollout.decision.mixture import log_mean_exp
+
+BETS = (0.05, 0.1, 0.2, 0.3, 0.45, 0.6, 0.8, 0.95)
+"""Stakes, as shares of 1/(1+m), the largest |v - m|: no outcome ever loses everything."""
+
+
+class Side(Enum):
+    """Which null is bet against. The value is the sign of the bet on accuracy lost."""
+
+    HARM = 1.0
+    CLEAR = -1.0
+
+
+@dataclass(frozen=True, slots=True)
+class BettingProcess:
+    """The running evidence: counts are enough, as the order of the pairs does not matter."""
+
+    side: Side
+    margin: float
+    labels: PairedLabels = field(default_factory=PairedLabels)
+
+    def add(self, labels: PairedLabels) -> "BettingProcess":
+        seen = self.labels
+        total = PairedLabels(seen.better + labels.better, seen.equal + labels.equal, seen.worse + labels.worse)
+        return replace(self, labels=total)
+
+    @property
+    def log_e(self) -> float:
+        return log_mean_exp([self._log_wealth(share / (1 + self.margin)) for share in BETS])
+
+    def _log_wealth(self, stake: float) -> float:
+        stake *= self.side.value
+        return (
+            self.labels.worse * math.log1p(stake * (1 - self.margin))
+            + self.labels.equal * math.log1p(-stake * self.margin)
+            + self.labels.better * math.log1p(-stake * (1 + self.margin))
+        )

@@ -1,0 +1,73 @@
+"""The evidence cap: however much happens in one block of time, it adds a bounded amount of evidence.
+
+Knows blocks and log e-values. Knows nothing of where the evidence comes from.
+
+`facts/statistics.md` 1.7: log E_capped grows by min(d, limit) a block, with d = the block's increment of log E and
+limit = ln(1/alpha)/m, so at least m blocks must agree. min(X, c) of an e-value X is an e-value, and the product over
+blocks stays a test supermartingale, inside the running block too. Bursts on one arm (a replica's pause, a noisy
+neighbour) break the independence that every per-request test assumes; they must be shorter than a block.
+"""
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+
+
+@dataclass(frozen=True, slots=True)
+class CappedEvidence:
+    """Log evidence, block by block.
+
+    `limit` is the most that a block may add, in nats. `banked` is what the closed blocks gave, `opened` and `latest`
+    the uncapped log e-value when the running block began and now.
+    """
+
+    limit: float
+    block: int = 0
+    banked: float = 0.0
+    opened: float = 0.0
+    latest: float = 0.0
+
+    @staticmethod
+    def needing(blocks: int, error: float) -> "CappedEvidence":
+        """Evidence that reaches 1/error after `blocks` blocks at the earliest."""
+        return CappedEvidence(-math.log(error) / blocks)
+
+    def add(self, block: int, log_e: float) -> "CappedEvidence":
+        """The uncapped evidence has become `log_e` in this block; an earlier block counts as the running one."""
+        if block <= self.block:
+            return replace(self, latest=log_e)
+        return replace(self, block=block, banked=self.log_e, opened=self.latest, latest=log_e)
+
+    @property
+    def log_e(self) -> float:
+        return self.banked + min(self.latest - self.opened, self.limit)
+
+    def to_json(self) -> list[float]:
+        return [self.block, self.banked, self.opened, self.latest]
+
+    def restored(self, data: Sequence[float]) -> "CappedEvidence":
+        """The same cap with the stored evidence."""
+        block, banked, opened, latest = data
+        return replace(self, block=int(block), banked=float(banked), opened=float(opened), latest=float(latest))
+
+
+@dataclass(frozen=True, slots=True)
+class CappedSides:
+    """A guard's evidence of harm and its evidence of being clear of harm, each capped."""
+
+    harm: CappedEvidence
+    clear: CappedEvidence
+
+    @staticmethod
+    def needing(blocks: int, alpha: float, beta: float) -> "CappedSides":
+        return CappedSides(CappedEvidence.needing(blocks, alpha), CappedEvidence.needing(blocks, beta))
+
+    def add(self, block: int, harm: float, clear: float) -> "CappedSides":
+        """Both uncapped log e-values as they are now."""
+        return CappedSides(self.harm.add(block, harm), self.clear.add(block, clear))
+
+    def to_json(self) -> dict[str, list[float]]:
+        return {"harm": self.harm.to_json(), "clear": self.clear.to_json()}
+
+    def restored(self, data: Mapping[str, Sequence[float]]) -> "CappedSides":
+        return CappedSides(self.harm.restored(data["harm"]), self.clear.restored(data["clear"]))

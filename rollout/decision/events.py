@@ -1,0 +1,117 @@
+"""Facts: what happened to a rollout, in the past tense. The engine is told; it never asks.
+
+Knows what was counted and who said what. Knows nothing of what follows from it. The time of a fact is an argument of
+`engine.handle`.
+"""
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+from rollout.decision.counts import Agreement, ArmCounts, Comparison, PairedLabels
+
+
+@dataclass(frozen=True, slots=True)
+class RolloutStarted:
+    """The rollout's clock runs from now."""
+
+
+@dataclass(frozen=True, slots=True)
+class PoolBecameReady:
+    """A release is loaded, warm and answered its golden inputs. May be told again after a restart."""
+
+    release: int
+
+
+@dataclass(frozen=True, slots=True)
+class PoolFailed:
+    """A release's pool did not become ready."""
+
+    release: int
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class PoolLost:
+    """A pool that was ready is no longer."""
+
+    release: int
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class Observed:
+    """What the gateways counted since the last time; all zero when nothing happened, for that is how time passes.
+
+    `comparisons` hold one entry a weight. `mirrored` are copies: their failures count for the breaker, their latency
+    decides nothing. `agreement` and `quality` are of mirrored requests, both answers known.
+    """
+
+    comparisons: tuple[Comparison, ...] = ()
+    mirrored: ArmCounts = field(default_factory=ArmCounts)
+    agreement: Agreement = field(default_factory=Agreement)
+    quality: PairedLabels = field(default_factory=PairedLabels)
+
+
+@dataclass(frozen=True, slots=True)
+class Held:
+    """Someone asked the rollout to stay where it is."""
+
+    by: str
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class Resumed:
+    """Someone let a held rollout go on."""
+
+    by: str
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class Aborted:
+    """Someone ended the rollout; all traffic goes back to stable."""
+
+    by: str
+    reason: str
+
+
+Event = RolloutStarted | PoolBecameReady | PoolFailed | PoolLost | Observed | Held | Resumed | Aborted
+
+EVENT_TYPES: tuple[type[Event], ...] = (
+    RolloutStarted, PoolBecameReady, PoolFailed, PoolLost, Observed, Held, Resumed, Aborted,
+)  # fmt: skip
+
+
+def event_to_json(event: Event) -> dict[str, Any]:
+    """`{"event": name, ...fields}`, for the history."""
+    return {"event": type(event).__name__, **asdict(event)}
+
+
+def event_from_json(data: Mapping[str, Any]) -> Event:
+    """Read what `event_to_json` wrote.
+
+    Raises:
+        ValueError: there is no such event, or its counts are impossible.
+    """
+    fields = {key: value for key, value in data.items() if key != "event"}
+    if data["event"] == Observed.__name__:
+        return _observed(fields)
+    for kind in EVENT_TYPES:
+        if kind.__name__ == data["event"]:
+            return kind(**fields)
+    raise ValueError(f"there is no event {data['event']!r}")
+
+
+def _observed(data: Mapping[str, Any]) -> Observed:
+    comparisons = tuple(
+        Comparison(entry["weight"], _arm(entry["stable"]), _arm(entry["candidate"])) for entry in data["comparisons"]
+    )
+    agreement, quality = Agreement(**data["agreement"]), PairedLabels(**data["quality"])
+    return Observed(comparisons, _arm(data["mirrored"]), agreement, quality)
+
+
+def _arm(data: Mapping[str, Any]) -> ArmCounts:
+    histogram = {int(bucket): count for bucket, count in data["histogram"].items()}
+    return ArmCounts(data["requests"], data["failures"], histogram)

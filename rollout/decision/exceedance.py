@@ -1,0 +1,108 @@
+"""Scaled exceedance: is the candidate's latency, near a quantile, more than a margin above stable's?
+
+Knows histograms in log buckets. Knows nothing of time, pools or requests.
+
+`facts/statistics.md` 1.2; relative: Lindon, Sanden & Shirikian, "Rapid Regression Detection in Software Deployments
+through Sequential Testing" (KDD 2022). With c stable's p-quantile, taken from earlier intervals, and r = 2^(margin/32):
+
+    event of stable      latency > c             event of the candidate     latency > r c
+
+and the odds test of `odds` at ratio 1, since Q_C(p) <= r Q_S(p) exactly when P(C > r Q_S(p)) <= 1 - p. Margins are
+whole buckets, so r c is a bucket's edge and nothing is rounded. A failure's latency is infinite. No moments, no
+shape of the distribution, no constancy in time is assumed: only that c was fixed before the interval began.
+"""
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+
+from gateway.windows import LAST_BUCKET
+from rollout.decision.betting import Side
+from rollout.decision.counts import ArmCounts, Comparison
+from rollout.decision.mixture import log_spaced
+from rollout.decision.odds import OddsProcess, OddsTest, Tally
+
+EXCEEDANCE_GRID = log_spaced(1.03, 8.0, 12)
+"""How many times more often the candidate may exceed the threshold; at the median no more than twice is possible."""
+LEAST_REFERENCE = 100
+"""Stable's requests before a quantile is read from them. Fewer would be valid too, but could miss the tail."""
+
+
+@dataclass(frozen=True, slots=True)
+class ExceedanceProcess:
+    """The running evidence at one quantile, for a margin in buckets."""
+
+    margin: int
+    odds: OddsProcess
+
+    @staticmethod
+    def begin(side: Side, margin: int) -> "ExceedanceProcess":
+        make = OddsTest.of_harm if side is Side.HARM else OddsTest.of_clear
+        return ExceedanceProcess(margin, OddsProcess.begin(make(1.0, 0.0, EXCEEDANCE_GRID)))
+
+    def add(self, threshold: int, comparison: Comparison) -> "ExceedanceProcess":
+        """The evidence after this interval too. `threshold` is the bucket of stable's quantile in earlier intervals."""
+        # In the last bucket latencies have no upper edge, so the candidate's threshold must stay below it.
+        threshold = min(threshold, LAST_BUCKET - 1 - self.margin)
+        candidate = _exceeding(comparison.candidate, threshold + self.margin)
+        stable = _exceeding(comparison.stable, threshold)
+        return replace(self, odds=self.odds.add(comparison.weight, candidate, stable))
+
+    @property
+    def log_e(self) -> float:
+        return self.odds.log_e
+
+    def to_json(self) -> list[float]:
+        return self.odds.to_json()
+
+    def restored(self, data: Sequence[float]) -> "ExceedanceProcess":
+        """The same test with the stored evidence."""
+        return replace(self, odds=OddsProcess.from_json(self.odds.test, data))
+
+
+def _exceeding(arm: ArmCounts, bucket: int) -> Tally:
+    slow = sum(count for slot, count in arm.histogram.items() if slot > bucket)
+    return Tally(arm.requests, slow + arm.failures)
+
+
+@dataclass(frozen=True, slots=True)
+class RecentLatency:
+    """One arm's recent latencies, with older blocks fading by half a block."""
+
+    failures: int = 0
+    histogram: Mapping[int, int] = field(default_factory=dict)
+
+    def add(self, arm: ArmCounts) -> "RecentLatency":
+        histogram = dict(self.histogram)
+        for bucket, count in arm.histogram.items():
+            histogram[bucket] = histogram.get(bucket, 0) + count
+        return RecentLatency(self.failures + arm.failures, histogram)
+
+    def faded(self) -> "RecentLatency":
+        return RecentLatency(self.failures // 2, {b: n // 2 for b, n in self.histogram.items() if n > 1})
+
+    @property
+    def requests(self) -> int:
+        return self.failures + sum(self.histogram.values())
+
+    def quantile_bucket(self, p: float) -> int | None:
+        """The bucket of the p-quantile (nearest rank; LAST_BUCKET for a failure); None without a count."""
+        total = self.requests
+        if total == 0:
+            return None
+        rank, seen = max(1, math.ceil(p * total)), 0
+        for bucket in sorted(self.histogram):
+            seen += self.histogram[bucket]
+            if seen >= rank:
+                return bucket
+        return LAST_BUCKET
+
+    def to_json(self) -> dict[str, object]:
+        return {"failures": self.failures, "histogram": [[b, n] for b, n in sorted(self.histogram.items())]}
+
+    @staticmethod
+    def from_json(data: Mapping[str, object]) -> "RecentLatency":
+        failures, pairs = data["failures"], data["histogram"]
+        if not isinstance(failures, int) or not isinstance(pairs, list):
+            raise ValueError(f"not stored latencies: {data!r}")
+        return RecentLatency(failures, {int(bucket): int(count) for bucket, count in pairs})

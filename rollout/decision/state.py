@@ -1,0 +1,160 @@
+"""The state of one rollout, as it is stored.
+
+Knows where the rollout stands, since when, and on what evidence. Knows nothing of what may happen next: that is
+`engine`. A stored state that is read again is the same state, bit by bit: floats are written with all their digits.
+"""
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, replace
+from enum import StrEnum
+from typing import Any
+
+from rollout.decision.evidence import Evidence
+from rollout.decision.rules import Plan, Stage
+
+
+class Status(StrEnum):
+    """Where a rollout stands; the values are what people read."""
+
+    PENDING = "pending"
+    WARMING = "warming"
+    SHADOW = "shadow"
+    CANARY = "canary"
+    BAKING = "baking"
+    HELD = "held"
+    PROMOTED = "promoted"
+    ROLLED_BACK = "rolled_back"
+    ABORTED = "aborted"
+    FAILED = "failed"
+
+
+ENDED = frozenset({Status.PROMOTED, Status.ROLLED_BACK, Status.ABORTED, Status.FAILED})
+
+
+@dataclass(frozen=True, slots=True)
+class Hold:
+    """Who holds the rollout, why, and where it goes on when it is resumed."""
+
+    by: str
+    reason: str
+    since: float
+    origin: Status
+
+
+@dataclass(frozen=True, slots=True)
+class Decision:
+    """How the rollout ended.
+
+    `by` is a guard's name, or breaker, server, engineer, cleared, inconclusive, first release. `requests` counts what
+    the candidate answered, copies too, and `seconds` runs since it first got any; both 0 when it never did.
+    """
+
+    by: str
+    reason: str
+    requests: int
+    seconds: float
+
+
+@dataclass(frozen=True, slots=True, repr=False)
+class Rollout:
+    """One candidate release on its way. Times are the clock's seconds, as given with the facts.
+
+    `stage` is a position in the plan's stages; while baking it is one past the last. `stage_requests` counts the
+    candidate's requests in it (copies where its weight is 0), `requests` all of them. `deadline` is when patience ends.
+    """
+
+    model: str
+    release: int
+    stable: int | None
+    plan: Plan
+    salt: str
+    evidence: Evidence
+    status: Status = Status.PENDING
+    stage: int = 0
+    is_pool_ready: bool = False
+    clock: float = 0.0
+    started_at: float = 0.0
+    entered_at: float = 0.0
+    deadline: float = 0.0
+    routed_at: float | None = None
+    requests: int = 0
+    stage_requests: int = 0
+    hold: Hold | None = None
+    decision: Decision | None = None
+
+    def __repr__(self) -> str:
+        where = f"{self.status.value} (from {self.hold.origin.value})" if self.hold else self.status.value
+        over = "first release" if self.stable is None else f"over {self.stable}"
+        end = f", decided by {self.decision.by}" if self.decision else ""
+        stage = f"stage {self.stage + 1} of {len(self.plan.stages)}"
+        return f"<{self.model}/{self.release} {over}: {where}, {stage}, {self.requests} requests{end}>"
+
+    @property
+    def has_ended(self) -> bool:
+        return self.status in ENDED
+
+    @property
+    def phase(self) -> Status:
+        """Where the rollout stands, or stood when it was held."""
+        return self.hold.origin if self.hold else self.status
+
+    @property
+    def is_routed(self) -> bool:
+        """Does the candidate get requests or copies?"""
+        return self.phase in (Status.SHADOW, Status.CANARY, Status.BAKING)
+
+    @property
+    def rules(self) -> Stage:
+        """The stage that the rollout is in; baking is one too."""
+        return self.plan.stages[self.stage] if self.stage < len(self.plan.stages) else self.plan.baking
+
+    @property
+    def block(self) -> int:
+        """The number of the running block of the evidence cap."""
+        return int((self.clock - self.started_at) // self.plan.block_s)
+
+    @property
+    def is_warm(self) -> bool:
+        """Is the last change of the route long enough ago for comparisons to count?"""
+        return self.clock - self.entered_at >= self.plan.warmup_s
+
+    def at(self, now: float) -> "Rollout":
+        """The same rollout with its clock at `now`; a clock that jumps back stands still."""
+        return replace(self, clock=max(self.clock, now))
+
+    def to_json(self) -> dict[str, Any]:
+        return {
+            "model": self.model,
+            "release": self.release,
+            "stable": self.stable,
+            "plan": self.plan.to_json(),
+            "salt": self.salt,
+            "evidence": self.evidence.to_json(),
+            "status": self.status.value,
+            "stage": self.stage,
+            "is_pool_ready": self.is_pool_ready,
+            "clock": self.clock,
+            "started_at": self.started_at,
+            "entered_at": self.entered_at,
+            "deadline": self.deadline,
+            "routed_at": self.routed_at,
+            "requests": self.requests,
+            "stage_requests": self.stage_requests,
+            "hold": None if self.hold is None else {**asdict(self.hold), "origin": self.hold.origin.value},
+            "decision": None if self.decision is None else asdict(self.decision),
+        }
+
+    @staticmethod
+    def from_json(data: Mapping[str, Any]) -> "Rollout":
+        """Read what `to_json` wrote; it is trusted."""
+        plan, hold, decision = Plan.from_json(data["plan"]), data["hold"], data["decision"]
+        return Rollout(
+            **{
+                **data,
+                "plan": plan,
+                "evidence": Evidence.from_json(plan, data["evidence"]),
+                "status": Status(data["status"]),
+                "hold": None if hold is None else Hold(**{**hold, "origin": Status(hold["origin"])}),
+                "decision": None if decision is None else Decision(**decision),
+            }
+        )

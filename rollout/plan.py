@@ -1,0 +1,181 @@
+"""Plans as release engineers write them: TOML or JSON in, a checked `Plan` out.
+
+Knows names, ranges and what makes a plan impossible. Knows nothing of how a plan is carried out. The defaults are those
+of `rollout.decision.rules`, so an empty plan is a plan.
+
+PlanError is all that is raised for a plan that cannot be used; its text says where and what to do.
+"""
+
+import difflib
+import json
+import tomllib
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Annotated, Any, Self
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from rollout.decision.feasibility import faults_of
+from rollout.decision.rules import (
+    AgreementRules,
+    ErrorRules,
+    Guard,
+    Inconclusive,
+    LatencyRules,
+    Plan,
+    QualityRules,
+)
+
+DEFAULT_PLAN = Plan()
+
+
+class PlanError(ValueError):
+    """A plan that cannot be used; says which key is wrong and what it should be."""
+
+
+def load_plan(path: Path) -> Plan:
+    """Read a plan from a `.toml` or `.json` file.
+
+    Raises:
+        PlanError: the file cannot be read or parsed, or is not a plan.
+    """
+    try:
+        text = path.read_text(encoding="utf-8")
+        data = json.loads(text) if path.suffix == ".json" else tomllib.loads(text)
+    except OSError as exc:
+        raise PlanError(f"{path}: {exc.strerror}") from exc
+    except ValueError as exc:
+        kind = "JSON" if path.suffix == ".json" else "TOML"
+        raise PlanError(f"{path} is not {kind}: {exc}") from exc
+    try:
+        return plan_from_json(data)
+    except PlanError as exc:
+        raise PlanError(f"{path}: {exc}") from exc
+
+
+def plan_from_json(data: Any) -> Plan:
+    """Check a plan and fill in what it does not say.
+
+    Raises:
+        PlanError: a key is unknown, a value is of the wrong kind or out of range, or the plan can never promote.
+    """
+    try:
+        checked = _Plan.model_validate(data)
+    except ValidationError as exc:
+        raise PlanError("; ".join(_complaint(error) for error in exc.errors())) from exc
+    plan = Plan.from_json(checked.model_dump(mode="json"))
+    faults = list(faults_of(plan))
+    if faults:
+        raise PlanError("; ".join(faults))
+    return plan
+
+
+def plan_to_json(plan: Plan) -> dict[str, Any]:
+    """The plan in full, as `plan_from_json` reads it."""
+    return plan.to_json()
+
+
+Share = Annotated[float, Field(gt=0, lt=1)]
+Seconds = Annotated[float, Field(ge=0, le=90 * 86400)]
+Buckets = Annotated[int, Field(ge=1, le=320)]
+
+
+class _Strict(BaseModel):
+    model_config = ConfigDict(extra="forbid", strict=True, allow_inf_nan=False)
+
+
+class _Errors(_Strict):
+    enabled: bool = ErrorRules().enabled
+    required: bool = ErrorRules().required
+    alpha_share: float = Field(default=ErrorRules().alpha_share, gt=0, le=1)
+    harm_ratio: float = Field(default=ErrorRules().harm_ratio, ge=1, le=100)
+    harm_floor: float = Field(default=ErrorRules().harm_floor, gt=0, lt=1)
+    clear_ratio: float = Field(default=ErrorRules().clear_ratio, ge=1, le=100)
+    clear_floor: float = Field(default=ErrorRules().clear_floor, gt=0, lt=1)
+
+
+class _Latency(_Strict):
+    enabled: bool = LatencyRules().enabled
+    required: bool = LatencyRules().required
+    alpha_share: float = Field(default=LatencyRules().alpha_share, gt=0, le=1)
+    quantiles: list[Share] = Field(default=list(LatencyRules().quantiles), min_length=1, max_length=9)
+    harm_buckets: Buckets = LatencyRules().harm_buckets
+    clear_buckets: Buckets = LatencyRules().clear_buckets
+
+
+class _Agreement(_Strict):
+    enabled: bool = AgreementRules().enabled
+    required: bool = AgreementRules().required
+    alpha_share: float = Field(default=AgreementRules().alpha_share, gt=0, le=1)
+    harm: Share = AgreementRules().harm
+    clear: Share = AgreementRules().clear
+
+
+class _Quality(_Strict):
+    enabled: bool = QualityRules().enabled
+    required: bool = QualityRules().required
+    alpha_share: float = Field(default=QualityRules().alpha_share, gt=0, le=1)
+    harm: Share = QualityRules().harm
+    clear: Share = QualityRules().clear
+
+
+class _Guards(_Strict):
+    errors: _Errors = _Errors()
+    latency: _Latency = _Latency()
+    agreement: _Agreement = _Agreement()
+    quality: _Quality = _Quality()
+
+
+class _Stage(_Strict):
+    weight: float = Field(default=0.0, ge=0, lt=1)
+    shadow_share: float = Field(default=0.0, ge=0, le=1)
+    soak_s: Seconds = DEFAULT_PLAN.stages[0].soak_s
+    min_requests: int = Field(default=DEFAULT_PLAN.stages[0].min_requests, ge=1)
+    clear: list[Annotated[Guard, Field(strict=False)]] = []
+
+    @model_validator(mode="after")
+    def _does_something(self) -> Self:
+        if self.weight == 0 and self.shadow_share == 0:
+            raise ValueError("needs a 'weight' or a 'shadow_share' above 0")
+        return self
+
+
+class _Plan(_Strict):
+    stages: list[_Stage] = Field(
+        default=[_Stage(weight=stage.weight, shadow_share=stage.shadow_share) for stage in DEFAULT_PLAN.stages],
+        min_length=1,
+    )
+    guards: _Guards = _Guards()
+    alpha: float = Field(default=DEFAULT_PLAN.alpha, ge=1e-9, le=0.5)
+    beta: float = Field(default=DEFAULT_PLAN.beta, ge=1e-9, le=0.5)
+    block_s: float = Field(default=DEFAULT_PLAN.block_s, ge=1, le=86400)
+    cap_blocks: int = Field(default=DEFAULT_PLAN.cap_blocks, ge=1, le=100)
+    warmup_s: Seconds = DEFAULT_PLAN.warmup_s
+    bake_s: Seconds = DEFAULT_PLAN.bake_s
+    hold_back: float = Field(default=DEFAULT_PLAN.hold_back, ge=0.001, le=0.5)
+    longest_s: Seconds = DEFAULT_PLAN.longest_s
+    inconclusive: Annotated[Inconclusive, Field(strict=False)] = DEFAULT_PLAN.inconclusive
+
+
+def _complaint(error: Mapping[str, Any]) -> str:
+    place = tuple(error["loc"])
+    where = ".".join(str(part + 1) if isinstance(part, int) else part for part in place) or "the plan"
+    if error["type"] != "extra_forbidden":
+        return f"{where}: {error['msg'].removeprefix('Value error, ')}"
+    known = _known_keys(place[:-1])
+    nearest = difflib.get_close_matches(str(place[-1]), known, n=1, cutoff=0.0)
+    return f"unknown key '{where}': did you mean '{nearest[0]}'? Known here: {', '.join(known)}"
+
+
+def _known_keys(place: tuple[str | int, ...]) -> list[str]:
+    """The keys of the table at this place of a plan."""
+    tables: Mapping[str, type[_Strict]] = {
+        "stages": _Stage,
+        "guards": _Guards,
+        "errors": _Errors,
+        "latency": _Latency,
+        "agreement": _Agreement,
+        "quality": _Quality,
+    }
+    names = [part for part in place if isinstance(part, str)]
+    return list((tables[names[-1]] if names else _Plan).model_fields)

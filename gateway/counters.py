@@ -36,8 +36,8 @@ class Slot:
 
     def ended_ok(self, latency_us: float) -> None:
         cells, base = self.cells, self.base
-        cells[base] += 1  # Outcome.OK
         cells[base + HISTOGRAM + bucket_of(latency_us)] += 1
+        cells[base] += 1  # Outcome.OK, last: a change of the histogram always shows in the slot's head.
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,9 +96,19 @@ class Slab:
         cells = self._region_bytes // CELL_BYTES
         return self._cells[index * cells : (index + 1) * cells]
 
+    def head(self, region: int, slot: int) -> bytes:
+        """The cells before the histogram, to see cheaply whether anything changed."""
+        return bytes(self.region(region)[slot * SLOT_CELLS : slot * SLOT_CELLS + HISTOGRAM])
+
     def read(self, region: int, slot: int) -> Counts:
-        cells = self.region(region)
-        return Counts(tuple(cells[slot * SLOT_CELLS : (slot + 1) * SLOT_CELLS]))
+        """All counts of a slot. OK is the histogram's sum, so the two agree whenever a worker is read."""
+        cells = list(self.region(region)[slot * SLOT_CELLS : (slot + 1) * SLOT_CELLS])
+        cells[Outcome.OK] = sum(cells[HISTOGRAM:])
+        return Counts(tuple(cells))
+
+    def in_flight(self, region: int, slot: int) -> int:
+        head = self.region(region)[slot * SLOT_CELLS : slot * SLOT_CELLS + HISTOGRAM]
+        return head[STARTED] - sum(head[: len(Outcome)])
 
     def count_lost(self, region: int, slot: int) -> None:
         """After a worker's death: count what it had in flight as lost."""

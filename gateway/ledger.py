@@ -8,7 +8,7 @@ import time
 from collections import defaultdict
 from dataclasses import dataclass
 
-from gateway.counters import FALLBACKS, RETRIES, ZERO, Counts, Slab
+from gateway.counters import CELL_BYTES, FALLBACKS, HISTOGRAM, RETRIES, ZERO, Counts, Slab
 from gateway.errors import SlotsExhaustedError
 from gateway.live import SlotKey, slot_keys
 from gateway.routes import RouteTable
@@ -16,6 +16,8 @@ from gateway.windows import Role, Window
 
 KEPT_AFTER_S = 5.0
 """How long a slot of an old revision is kept at least, so that every worker has moved to the new table."""
+
+_UNREAD = (bytes(HISTOGRAM * CELL_BYTES), ZERO)
 
 Arm = tuple[str, int, Role]
 """(model, release, role): what totals are kept by."""
@@ -37,7 +39,7 @@ class Ledger:
         self._slab = slab
         self._free = list(range(slots - 1, -1, -1))
         self._leases: dict[SlotKey, _Lease] = {}
-        self._last: dict[tuple[int, int], Counts] = {}
+        self._last: dict[tuple[int, int], tuple[bytes, Counts]] = {}
         self._regions = regions
         self._gateway, self._boot = gateway, boot
         self._sequence = 0
@@ -82,12 +84,12 @@ class Ledger:
     def _change(self, slot: int) -> tuple[Counts, int]:
         change, in_flight = ZERO, 0
         for region in range(self._regions):
-            counts = self._slab.read(region, slot)
-            last = self._last.get((region, slot), ZERO)
-            if counts != last:
+            head, (last_head, last) = self._slab.head(region, slot), self._last.get((region, slot), _UNREAD)
+            if head != last_head:
+                counts = self._slab.read(region, slot)
                 change = change.plus(counts.minus(last))
-                self._last[(region, slot)] = counts
-            in_flight += counts.in_flight
+                self._last[(region, slot)] = (head, counts)
+            in_flight += self._slab.in_flight(region, slot)
         return change, in_flight
 
     def _window(self, key: SlotKey, lease: _Lease, change: Counts, now_s: float) -> Window:
@@ -134,5 +136,5 @@ class Ledger:
         waiting: dict[str, int] = defaultdict(int)
         for (model, _, release, _), lease in self._leases.items():
             for region in range(self._regions):
-                waiting[f"{model}/{release}"] += self._slab.read(region, lease.index).in_flight
+                waiting[f"{model}/{release}"] += self._slab.in_flight(region, lease.index)
         return {name: n for name, n in waiting.items() if n}

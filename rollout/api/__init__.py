@@ -1,0 +1,1 @@
+"""The control plane's HTTP interface: one router a noun, put together in `app`."""

@@ -1,0 +1,67 @@
+"""What there is: releases, routes, pools, gateways, history, health."""
+
+from typing import Annotated, Any
+
+from fastapi import APIRouter, Depends
+
+from exporter.release import releases as releases_in
+from rollout.api.context import Context, context_of
+from rollout.store import history as history_store
+
+router = APIRouter(prefix="/v1", tags=["catalogue"])
+Given = Annotated[Context, Depends(context_of)]
+
+
+@router.get("/releases")
+def releases(context: Given, model: str | None = None) -> list[dict[str, Any]]:
+    """The releases of the repository, and what each does now."""
+    routes = context.routing.table.routes
+    shown = []
+    for release in releases_in(context.repository, model):
+        route = routes.get(release.model)
+        doing = "" if route is None else "stable" if route.stable == release.number else ""
+        if route is not None and route.candidate and route.candidate.release == release.number:
+            doing = f"candidate {route.candidate.weight:.0%}"
+        elif route is not None and route.shadow and route.shadow.release == release.number:
+            doing = "shadow"
+        shown.append(
+            {
+                "name": release.name, "model": release.model, "number": release.number, "run": release.run,
+                "created_at": release.created_at, "metrics": dict(release.metrics), "doing": doing,
+            }
+        )  # fmt: skip
+    return shown
+
+
+@router.get("/routes")
+def routes(context: Given) -> dict[str, Any]:
+    return context.routing.table.to_json()
+
+
+@router.get("/pools")
+def pools(context: Given) -> list[dict[str, Any]]:
+    return [process.to_json() for process in context.serving.processes()]
+
+
+@router.get("/gateways")
+def gateways(context: Given) -> dict[str, Any]:
+    """The gateways heard of lately: the table each applied and what it has in flight."""
+    return {
+        name: {"applied_version": beat.applied_version, "in_flight": dict(beat.in_flight)}
+        for name, beat in context.routing.gateways.items()
+    }
+
+
+@router.get("/history")
+def history(context: Given, limit: int = 200) -> dict[str, Any]:
+    """The newest entries, and the first that does not fit the hash chain (null when all do)."""
+    with context.database.reading() as connection:
+        return {
+            "entries": history_store.entries(connection, limit=min(limit, 10_000)),
+            "first_broken": history_store.first_broken(connection),
+        }
+
+
+@router.get("/health")
+def health(context: Given) -> dict[str, Any]:
+    return {"status": "ok", "route_table": context.routing.table.version, "pools": len(context.serving.processes())}

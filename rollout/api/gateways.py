@@ -1,0 +1,79 @@
+"""Gateways: routes by long poll, reports at least once."""
+
+import logging
+import time
+from collections.abc import Callable, Iterable
+from typing import Annotated, Any, TypeVar
+
+from fastapi import APIRouter, Depends, Response
+from pydantic import BaseModel, Field
+
+from exporter.release import ReleaseError, read_release, release_folder
+from gateway.samples import Label, Sample
+from gateway.windows import Window
+from rollout.api.context import Context, context_of
+from rollout.observing import is_sound
+from rollout.quality import prediction_of
+from rollout.store import observations
+
+LONG_POLL_S = 25.0
+
+log = logging.getLogger("sluice.control")
+router = APIRouter(prefix="/v1/gateway", tags=["gateways"])
+Given = Annotated[Context, Depends(context_of)]
+T = TypeVar("T")
+
+
+class Report(BaseModel):
+    """What a gateway says every second; the entries are read by the contracts' own readers."""
+
+    gateway: str = Field(min_length=1, max_length=128)
+    boot: str = Field(min_length=1, max_length=64)
+    sequence: int = Field(ge=0)
+    applied_version: int
+    in_flight: dict[str, int] = {}
+    windows: list[dict[str, Any]] = []
+    samples: list[dict[str, Any]] = []
+    labels: list[dict[str, Any]] = []
+
+
+@router.get("/routes", response_model=None)
+async def routes(context: Given, after: int = -1, timeout_s: float = LONG_POLL_S) -> dict[str, Any] | Response:
+    """The route table as soon as it is newer than `after`; 204 when it is not within the time."""
+    table = await context.routing.wait_after(after, min(timeout_s, LONG_POLL_S))
+    return Response(status_code=204) if table is None else table.to_json()
+
+
+@router.post("/reports")
+def report(report: Report, context: Given) -> dict[str, int]:
+    """Keep a report's windows, samples and labels, each once; entries that cannot be true are left out and logged."""
+    windows = [one for one in _sound(Window.from_json, report.windows, report) if is_sound(one)]
+    samples = _sound(Sample.from_json, report.samples, report)
+    labels = _sound(Label.from_json, report.labels, report)
+    outputs = {model: _prediction_output(context, model) for model in {sample.model for sample in samples}}
+    predictions = [one for sample in samples if (one := prediction_of(sample, outputs[sample.model]))]
+    with context.database.writing() as connection:
+        observations.keep_windows(connection, windows)
+        observations.keep_predictions(connection, predictions)
+        observations.keep_labels(connection, labels, time.time())
+    context.routing.heard(report.gateway, report.applied_version, report.in_flight)
+    return {"windows": len(windows), "predictions": len(predictions), "labels": len(labels)}
+
+
+def _sound(read: Callable[[Any], T], entries: Iterable[dict[str, Any]], report: Report) -> list[T]:
+    kept: list[T] = []
+    for entry in entries:
+        try:
+            kept.append(read(entry))
+        except ValueError as exc:
+            log.error("gateway %s reported what cannot be true: %s", report.gateway, exc)
+    return kept
+
+
+def _prediction_output(context: Context, model: str) -> str:
+    """The output that is compared with labels, as stable's manifest names it."""
+    route = context.routing.table.routes.get(model)
+    try:
+        return "" if route is None else read_release(release_folder(context.repository, model, route.stable)).prediction
+    except ReleaseError:
+        return ""

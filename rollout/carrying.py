@@ -1,0 +1,135 @@
+"""Carries out what the engine wants done, in order, one rollout beside the other, and tells how it went.
+
+An instruction is owed until it is done, and doing it twice changes nothing, so a control plane that was killed goes on
+where it was.
+"""
+
+import logging
+import threading
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from gateway.routes import Candidate, Route, Shadow
+from rollout.decision.events import Event, PoolBecameReady, PoolFailed
+from rollout.decision.instructions import Announce, ReplaceRoute, StartPool, StopPool
+from rollout.decision.state import Rollout
+from rollout.pools.errors import PoolError
+from rollout.routing import Routing
+from rollout.serving import Serving
+from rollout.store import rollouts
+from rollout.store.database import Database
+from rollout.store.rollouts import Owed
+
+RETRY_S = 1.0
+
+log = logging.getLogger("sluice.control")
+
+Tell = Callable[[int, Event], None]
+"""Told to the engine: (rollout, fact)."""
+
+
+@dataclass(frozen=True, slots=True)
+class Means:
+    """What instructions are carried out with."""
+
+    database: Database
+    serving: Serving
+    routing: Routing
+    drain_timeout_s: float
+
+
+class Carrier:
+    """One thread a rollout, while anything is owed for it."""
+
+    def __init__(self, means: Means, tell: Tell) -> None:
+        self._means = means
+        self._tell = tell
+        self._busy: set[int] = set()
+        self._lock = threading.Lock()
+        self._stopping = threading.Event()
+
+    def kick(self) -> None:
+        """Begin to carry out whatever is owed and not under way."""
+        with self._lock:
+            if self._stopping.is_set():
+                return
+            for rollout in {owed.rollout for owed in self._owed()} - self._busy:
+                self._busy.add(rollout)
+                threading.Thread(
+                    target=self._carry_all, args=(rollout,), name=f"rollout-{rollout}", daemon=True
+                ).start()
+
+    def stop(self) -> None:
+        """Begin nothing new; what is under way is done again after the next start."""
+        self._stopping.set()
+
+    def _owed(self) -> list[Owed]:
+        with self._means.database.reading() as connection:
+            return rollouts.owed(connection)
+
+    def _carry_all(self, rollout: int) -> None:
+        while not self._stopping.is_set():
+            mine = [owed for owed in self._owed() if owed.rollout == rollout]
+            if not mine:
+                with self._lock:
+                    self._busy.discard(rollout)
+                self.kick()  # Something may have become owed since the look above.
+                return
+            try:
+                self._carry(mine[0])
+            except Exception:
+                log.exception("rollout %d: %r could not be carried out; trying again", rollout, mine[0].instruction)
+                self._stopping.wait(RETRY_S)
+
+    def _carry(self, owed: Owed) -> None:
+        with self._means.database.reading() as connection:
+            state = rollouts.get(connection, owed.rollout).state
+        fact = self._do(owed.rollout, state, owed)
+        with self._means.database.writing() as connection:
+            rollouts.done(connection, owed.id, time.time())
+        if fact is not None:
+            self._tell(owed.rollout, fact)
+
+    def _do(self, rollout: int, state: Rollout, owed: Owed) -> Event | None:
+        match owed.instruction:
+            case StartPool(release):
+                return self._start_pool(state, release)
+            case ReplaceRoute() as wanted:
+                table = self._means.routing.change(state.model, lambda _: self._route(state, wanted))
+                if not self._means.routing.wait_applied(table.version):
+                    log.warning("a gateway has not applied route table %d in time", table.version)
+            case StopPool(release):
+                name = f"{state.model}/{release}"
+                if not self._means.routing.wait_drained(name, self._means.drain_timeout_s):
+                    log.warning("%s still had requests in flight when it was stopped", name)
+                self._means.serving.stop(state.model, release, self._means.drain_timeout_s)
+            case Announce(text):
+                log.info("rollout %d: %s", rollout, text)
+        return None
+
+    def _start_pool(self, state: Rollout, release: int) -> Event:
+        if state.has_ended:
+            return PoolFailed(release, "the rollout ended before its pool was started")
+        try:
+            self._means.serving.ensure(state.model, release)
+        except PoolError as exc:
+            return PoolFailed(release, str(exc))
+        return PoolBecameReady(release)
+
+    def _route(self, state: Rollout, wanted: ReplaceRoute) -> Route:
+        candidate, shadow = wanted.candidate, wanted.shadow
+        releases = {wanted.stable} | {arm.release for arm in (candidate, shadow) if arm is not None}
+        return Route(
+            model=state.model,
+            revision=0,
+            stable=wanted.stable,
+            servers={release: self._servers(state.model, release) for release in sorted(releases)},
+            candidate=None if candidate is None else Candidate(candidate.release, candidate.weight),
+            shadow=None if shadow is None else Shadow(shadow.release, shadow.share),
+            salt=state.salt,
+        )
+
+    def _servers(self, model: str, release: int) -> tuple[str, ...]:
+        address = self._means.serving.address(model, release)
+        return () if address is None else (address,)

@@ -1,0 +1,73 @@
+"""Settings of the control plane and of `sluice up`: one TOML file, parsed once, unknown keys refused."""
+
+import difflib
+import tomllib
+from pathlib import Path
+from typing import Any
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from rollout.errors import RefusedError
+
+ADDRESS = r"^[^:\s]+:\d{1,5}$"
+
+
+class ControlSettings(BaseModel):
+    """The [control] table. Times in seconds."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
+
+    listen: str = Field("127.0.0.1:8080", pattern=ADDRESS)
+    home: str = ".sluice"
+    """Holds the database, the pools' logs and the gateway's last route table."""
+    repository: str = ""
+    """The model repository; empty: `models` below home."""
+    tick_s: float = Field(1.0, gt=0, le=60)
+    drain_timeout_s: float = Field(30.0, gt=0)
+    gateway_timeout_s: float = Field(5.0, gt=0)
+    """A gateway that was not heard of for so long is not waited for."""
+    kept_observations_s: float = Field(86400.0, gt=0)
+    """How long windows, samples and labels are kept."""
+
+    @property
+    def home_path(self) -> Path:
+        return Path(self.home).resolve()
+
+    @property
+    def repository_path(self) -> Path:
+        return Path(self.repository).resolve() if self.repository else self.home_path / "models"
+
+    @property
+    def url(self) -> str:
+        return f"http://{self.listen}"
+
+
+def load_settings(path: Path | None, **overrides: Any) -> ControlSettings:
+    """The [control] table of a TOML file (the [gateway] table is the gateway's business), with overrides.
+
+    Raises:
+        RefusedError: the file cannot be read, or a key or value is wrong; the nearest known key is named.
+    """
+    document: dict[str, Any] = {}
+    if path is not None:
+        try:
+            document = tomllib.loads(path.read_text())
+        except (OSError, ValueError) as exc:
+            raise RefusedError(f"{path} cannot be read: {exc}") from exc
+        _check_keys(document, {"control", "gateway"}, str(path))
+    settings = dict(document.get("control", {}))
+    _check_keys(settings, set(ControlSettings.model_fields), "[control]")
+    settings.update({key: value for key, value in overrides.items() if value is not None})
+    try:
+        return ControlSettings(**settings)
+    except ValidationError as exc:
+        first = exc.errors()[0]
+        raise RefusedError(f"control setting {first['loc'][0]!r}: {first['msg']}") from exc
+
+
+def _check_keys(data: dict[str, Any], known: set[str], where: str) -> None:
+    for key in data:
+        if key not in known:
+            nearest = difflib.get_close_matches(key, known, 1)
+            hint = f"did you mean {nearest[0]!r}?" if nearest else f"known are {', '.join(sorted(known))}"
+            raise RefusedError(f"{where}: unknown key {key!r}; {hint}")

@@ -1,0 +1,30 @@
+"""What the control plane refuses or cannot do.
+
+ControlError                 base; `status` is the HTTP status it becomes
+├── NotFoundError            404: no such model, release or rollout
+├── ConflictError            409: not now (a rollout is under way, the rollout has ended)
+├── RefusedError             422: the request can never be carried out as it is (plan, signature, name)
+└── DatabaseError            503: the database cannot be opened or is of another version
+"""
+
+
+class ControlError(Exception):
+    """Base; the text says what to do."""
+
+    status = 500
+
+
+class NotFoundError(ControlError):
+    status = 404
+
+
+class ConflictError(ControlError):
+    status = 409
+
+
+class RefusedError(ControlError):
+    status = 422
+
+
+class DatabaseError(ControlError):
+    status = 503

@@ -1,0 +1,123 @@
+"""What gateways reported: windows, samples and labels. Each is kept once, however often it arrives."""
+
+import json
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+from sqlalchemy import Connection, delete, func, select, update
+
+from gateway.samples import Label
+from gateway.windows import Window
+from rollout.store.database import insert_new
+from rollout.store.tables import labels, samples, windows
+
+
+@dataclass(frozen=True, slots=True)
+class Prediction:
+    """A sample, understood: class indices, one a row, of the release that answered and of the shadow."""
+
+    request_id: str
+    model: str
+    at: float
+    release: int
+    predicted: tuple[int, ...]
+    mirrored_release: int | None = None
+    mirrored_predicted: tuple[int, ...] | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Judged:
+    """A prediction whose label is known."""
+
+    id: int
+    prediction: Prediction
+    truth: tuple[int, ...]
+
+
+def keep_windows(connection: Connection, new: Iterable[Window]) -> None:
+    rows = [
+        {
+            "gateway": window.gateway, "boot": window.boot, "sequence": window.sequence, "model": window.model,
+            "started_at": window.started_at, "document": json.dumps(window.to_json()),
+        }
+        for window in new
+    ]  # fmt: skip
+    insert_new(connection, windows, rows)
+
+
+def keep_predictions(connection: Connection, new: Iterable[Prediction]) -> None:
+    rows = [
+        {
+            "model": one.model, "request_id": one.request_id, "at": one.at, "release": one.release,
+            "predicted": json.dumps(one.predicted), "mirrored_release": one.mirrored_release,
+            "mirrored_predicted": None if one.mirrored_predicted is None else json.dumps(one.mirrored_predicted),
+            "judged": 0,
+        }
+        for one in new
+    ]  # fmt: skip
+    insert_new(connection, samples, rows)
+
+
+def keep_labels(connection: Connection, new: Iterable[Label], now: float) -> None:
+    rows = [
+        {"model": one.model, "request_id": one.request_id, "at": now, "document": json.dumps(one.labels)} for one in new
+    ]
+    insert_new(connection, labels, rows)
+
+
+def windows_after(connection: Connection, model: str, seen: int) -> tuple[list[Window], int]:
+    """A model's windows that came after the one with id `seen`, and the last one's id."""
+    query = select(windows.c.id, windows.c.document).where(windows.c.model == model, windows.c.id > seen)
+    rows = connection.execute(query.order_by(windows.c.id)).all()
+    return [Window.from_json(json.loads(row.document)) for row in rows], rows[-1].id if rows else seen
+
+
+def predictions_after(connection: Connection, model: str, seen: int) -> tuple[list[Prediction], int]:
+    query = select(samples).where(samples.c.model == model, samples.c.id > seen).order_by(samples.c.id)
+    rows = connection.execute(query).all()
+    return [_prediction(row) for row in rows], rows[-1].id if rows else seen
+
+
+def newly_judged(connection: Connection, model: str, shadow: int, since: float) -> list[Judged]:
+    """Predictions mirrored to release `shadow` after `since`, whose label came, that `mark_judged` was not told of."""
+    query = (
+        select(samples, labels.c.document)
+        .join(labels, (labels.c.model == samples.c.model) & (labels.c.request_id == samples.c.request_id))
+        .where(samples.c.model == model, samples.c.judged == 0, samples.c.at >= since)
+        .where(samples.c.mirrored_release == shadow)
+        .order_by(samples.c.id)
+    )
+    return [Judged(row.id, _prediction(row), tuple(json.loads(row.document))) for row in connection.execute(query)]
+
+
+def mark_judged(connection: Connection, ids: Sequence[int]) -> None:
+    for start in range(0, len(ids), 500):
+        connection.execute(update(samples).where(samples.c.id.in_(ids[start : start + 500])).values(judged=1))
+
+
+def last_ids(connection: Connection) -> tuple[int, int]:
+    """The ids of the newest window and sample: where a new rollout's evidence begins."""
+    newest = (connection.execute(select(func.max(table.c.id))).scalar() for table in (windows, samples))
+    window, sample = (value or 0 for value in newest)
+    return window, sample
+
+
+def forget_before(connection: Connection, at: float) -> None:
+    """Delete observations that are older than a time."""
+    connection.execute(delete(windows).where(windows.c.started_at < at))
+    connection.execute(delete(samples).where(samples.c.at < at))
+    connection.execute(delete(labels).where(labels.c.at < at))
+
+
+def _prediction(row: object) -> Prediction:
+    data = row._mapping  # type: ignore[attr-defined]
+    mirrored = data["mirrored_predicted"]
+    return Prediction(
+        request_id=data["request_id"],
+        model=data["model"],
+        at=data["at"],
+        release=data["release"],
+        predicted=tuple(json.loads(data["predicted"])),
+        mirrored_release=data["mirrored_release"],
+        mirrored_predicted=None if mirrored is None else tuple(json.loads(mirrored)),
+    )

@@ -1,0 +1,81 @@
+"""The few words of the V2 protocol that it takes to see whether a server is ready and answers as it should.
+
+Knows HTTP, JSON and golden rows. Must not know processes.
+"""
+
+import http.client
+import json
+import math
+from collections.abc import Iterator
+from typing import Any
+
+from exporter.release import Golden, Release, Tensor
+from rollout.pools.errors import WrongAnswerError
+
+REQUEST_TIMEOUT_S = 10.0
+
+
+def is_ready(port: int, model: str, number: int) -> bool:
+    """Is that version of the model ready? A server that cannot be reached is not. Never asks about the whole server,
+    whose readiness says other things (shared/facts/triton.md section 2)."""
+    try:
+        status, _ = _ask(port, "GET", f"/v2/models/{model}/versions/{number}/ready")
+    except (OSError, http.client.HTTPException):
+        return False
+    return status == 200
+
+
+def check_golden(port: int, release: Release) -> None:
+    """Ask the golden rows. Raises WrongAnswerError where the answer is not the one in the manifest."""
+    request = {
+        "inputs": [_tensor(tensor, release.golden.inputs[tensor.name]) for tensor in release.signature.inputs],
+        "outputs": [{"name": tensor.name} for tensor in release.signature.outputs],
+    }
+    path = f"/v2/models/{release.model}/versions/{release.number}/infer"
+    try:
+        status, body = _ask(port, "POST", path, json.dumps(request))
+        answer = json.loads(body)
+    except (OSError, http.client.HTTPException, ValueError) as exc:
+        raise WrongAnswerError(f"{release.name} did not answer its golden rows: {exc!r}") from exc
+    if status != 200:
+        raise WrongAnswerError(f"{release.name} answered its golden rows with {status}: {answer.get('error', answer)}")
+    found = {output["name"]: output["data"] for output in answer["outputs"]}
+    for name in release.golden.outputs:
+        _compare(release, name, found.get(name, []))
+
+
+def _tensor(tensor: Tensor, rows: Any) -> dict[str, Any]:
+    return {"name": tensor.name, "datatype": tensor.dtype, "shape": [len(rows), *tensor.dims], "data": rows}
+
+
+def _compare(release: Release, name: str, found: list[Any]) -> None:
+    golden: Golden = release.golden
+    expected = list(_flat(golden.outputs[name]))
+    if len(found) != len(expected):
+        raise WrongAnswerError(f'{release.name} gave {len(found)} values of "{name}" for its golden rows')
+    for place, (got, wanted) in enumerate(zip(found, expected, strict=True)):
+        allowed = golden.tolerance if isinstance(wanted, float) else 0
+        if not math.isclose(got, wanted, rel_tol=0, abs_tol=allowed):
+            raise WrongAnswerError(
+                f'{release.name} answered its golden rows with {got} where "{name}" is {wanted} (value {place}): '
+                "the server does not compute what the release was verified for"
+            )
+
+
+def _flat(nested: Any) -> Iterator[Any]:
+    if isinstance(nested, list):
+        for item in nested:
+            yield from _flat(item)
+    else:
+        yield nested
+
+
+def _ask(port: int, method: str, path: str, body: str | None = None) -> tuple[int, bytes]:
+    """One request on a connection of its own: one left open would hold up the server's exit."""
+    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=REQUEST_TIMEOUT_S)
+    try:
+        connection.request(method, path, body)
+        response = connection.getresponse()
+        return response.status, response.read()
+    finally:
+        connection.close()

@@ -12,6 +12,7 @@ degrees of it.
 """
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 TOLERATED = 0.3
@@ -24,23 +25,28 @@ _SUCCESS = math.log((1 - BROKEN) / (1 - TOLERATED))
 
 @dataclass(frozen=True, slots=True)
 class Breaker:
-    """ln of the detector's value now."""
+    """ln of the detector's value, and the requests and failures since it last began anew."""
 
     log_e: float = 0.0
+    requests: int = 0
+    failures: int = 0
 
     def add(self, requests: int, failures: int) -> "Breaker":
         """The detector after one more observation; one without requests changes nothing."""
         if requests == 0:
             return self
-        return Breaker(max(self.log_e, 0.0) + failures * _FAILURE + (requests - failures) * _SUCCESS)
+        before = self if self.log_e > 0 else Breaker()
+        factor = failures * _FAILURE + (requests - failures) * _SUCCESS
+        return Breaker(before.log_e + factor, before.requests + requests, before.failures + failures)
 
     @property
     def is_tripped(self) -> bool:
         return self.log_e >= NEEDED
 
-    def to_json(self) -> float:
-        return self.log_e
+    def to_json(self) -> list[float]:
+        return [self.log_e, self.requests, self.failures]
 
     @staticmethod
-    def from_json(data: float) -> "Breaker":
-        return Breaker(float(data))
+    def from_json(data: Sequence[float]) -> "Breaker":
+        log_e, requests, failures = data
+        return Breaker(float(log_e), int(requests), int(failures))

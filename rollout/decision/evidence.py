@@ -20,13 +20,17 @@ GuardEvidence = ErrorEvidence | LatencyEvidence | AgreementEvidence | QualityEvi
 
 @dataclass(frozen=True, slots=True)
 class Evidence:
-    """The evidence of every guard, and the breaker."""
+    """The evidence of every guard, and two breakers: one for what the candidate answered, one for its copies.
+
+    Apart, since copies that go well must not hide answers that do not.
+    """
 
     errors: ErrorEvidence
     latency: LatencyEvidence
     agreement: AgreementEvidence
     quality: QualityEvidence
-    breaker: Breaker = field(default_factory=Breaker)
+    answered: Breaker = field(default_factory=Breaker)
+    mirrored: Breaker = field(default_factory=Breaker)
 
     @staticmethod
     def begin(plan: Plan) -> "Evidence":
@@ -56,12 +60,17 @@ class Evidence:
             latency,
             self.agreement.add(block, observed.agreement) if has_pairs else self.agreement,
             self.quality.add(block, observed.quality) if has_labels else self.quality,
-            self._breaker_after(observed),
+            self.answered.add(
+                sum(comparison.candidate.requests for comparison in observed.comparisons),
+                sum(comparison.candidate.failures for comparison in observed.comparisons),
+            ),
+            self.mirrored.add(observed.mirrored.requests, observed.mirrored.failures),
         )
 
-    def _breaker_after(self, observed: Observed) -> Breaker:
-        arms = (*(comparison.candidate for comparison in observed.comparisons), observed.mirrored)
-        return self.breaker.add(sum(arm.requests for arm in arms), sum(arm.failures for arm in arms))
+    @property
+    def tripped(self) -> Breaker | None:
+        """The breaker that tripped, if one did."""
+        return next((breaker for breaker in (self.answered, self.mirrored) if breaker.is_tripped), None)
 
     def of(self, guard: Guard) -> GuardEvidence:
         match guard:
@@ -83,7 +92,8 @@ class Evidence:
         return self.of(guard).log_clear >= clear_needed(plan)
 
     def to_json(self) -> dict[str, Any]:
-        return {**{guard.value: self.of(guard).to_json() for guard in Guard}, "breaker": self.breaker.to_json()}
+        guards = {guard.value: self.of(guard).to_json() for guard in Guard}
+        return {**guards, "answered": self.answered.to_json(), "mirrored": self.mirrored.to_json()}
 
     @staticmethod
     def from_json(plan: Plan, data: Mapping[str, Any]) -> "Evidence":
@@ -94,7 +104,8 @@ class Evidence:
             empty.latency.restored(data["latency"]),
             empty.agreement.restored(data["agreement"]),
             empty.quality.restored(data["quality"]),
-            Breaker.from_json(data["breaker"]),
+            Breaker.from_json(data["answered"]),
+            Breaker.from_json(data["mirrored"]),
         )
 
 

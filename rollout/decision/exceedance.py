@@ -3,7 +3,7 @@
 Knows histograms in log buckets. Knows nothing of time, pools or requests.
 
 `facts/statistics.md` 1.2; relative: Lindon, Sanden & Shirikian, "Rapid Regression Detection in Software Deployments
-through Sequential Testing" (KDD 2022). With c stable's p-quantile, taken from earlier intervals, and r = 2^(margin/32):
+through Sequential Testing" (KDD 2022). With c just below stable's p-quantile of before and r = 2^(margin/32):
 
     event of stable      latency > c             event of the candidate     latency > r c
 
@@ -41,7 +41,7 @@ class ExceedanceProcess:
         return ExceedanceProcess(margin, OddsProcess.begin(make(1.0, 0.0, EXCEEDANCE_GRID)))
 
     def add(self, threshold: int, comparison: Comparison) -> "ExceedanceProcess":
-        """The evidence after this interval too. `threshold` is the bucket of stable's quantile in earlier intervals."""
+        """The evidence after this interval too. `threshold` is the bucket whose upper edge is c, fixed before it."""
         # In the last bucket latencies have no upper edge, so the candidate's threshold must stay below it.
         threshold = min(threshold, LAST_BUCKET - 1 - self.margin)
         candidate = _exceeding(comparison.candidate, threshold + self.margin)
@@ -106,3 +106,15 @@ class RecentLatency:
         if not isinstance(failures, int) or not isinstance(pairs, list):
             raise ValueError(f"not stored latencies: {data!r}")
         return RecentLatency(failures, {int(bucket): int(count) for bucket, count in pairs})
+
+
+def threshold_at(stable: RecentLatency, p: float) -> int:
+    """The bucket whose upper edge is c: the one below that of stable's p-quantile.
+
+    So at least 1 - p of stable's requests exceed c, even when all of them fall into one bucket; with the quantile's
+    own bucket there might never be an event. Any c that was fixed beforehand is valid. Raises AssertionError without
+    a count.
+    """
+    bucket = stable.quantile_bucket(p)
+    assert bucket is not None, "a threshold without a request"
+    return max(0, bucket - 1)

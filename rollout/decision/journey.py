@@ -37,8 +37,9 @@ def with_evidence(state: Rollout, event: Observed) -> Rollout:
 
 def harm_step(state: Rollout) -> Step | None:
     """Back to stable if harm is shown, the breaker first; else None."""
-    if state.evidence.breaker.is_tripped:
-        return roll_back(state, "breaker", "most of its requests fail")
+    tripped = state.evidence.tripped
+    if tripped is not None:
+        return roll_back(state, "breaker", f"{tripped.failures:,} of its last {tripped.requests:,} requests failed")
     for guard in state.plan.guards.enabled:
         if state.evidence.is_harmed(state.plan, guard):
             return roll_back(state, guard.value, harm_reason(state, guard))

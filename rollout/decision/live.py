@@ -11,7 +11,7 @@ from typing import Any
 from rollout.decision.betting import Side
 from rollout.decision.cap import CappedEvidence, CappedSides
 from rollout.decision.counts import Comparison
-from rollout.decision.exceedance import LEAST_REFERENCE, ExceedanceProcess, RecentLatency
+from rollout.decision.exceedance import LEAST_REFERENCE, ExceedanceProcess, RecentLatency, threshold_at
 from rollout.decision.mixture import log_mean_exp
 from rollout.decision.odds import OddsProcess, OddsTest, Tally
 from rollout.decision.rules import Guard, Plan
@@ -125,8 +125,7 @@ class LatencyEvidence:
             return self
         thresholds = self.thresholds
         if self.stable.requests >= LEAST_REFERENCE:
-            buckets = (self.stable.quantile_bucket(p) for p in self.quantiles)
-            thresholds = tuple(bucket for bucket in buckets if bucket is not None)
+            thresholds = tuple(threshold_at(self.stable, p) for p in self.quantiles)
         if block <= self.block:
             return replace(self, thresholds=thresholds)
         stable, candidate = self.stable.faded(), self.candidate.faded()

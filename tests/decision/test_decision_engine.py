@@ -1,0 +1,293 @@
+"""The engine's table: every state with every event, and the ways of a rollout."""
+
+from dataclasses import replace
+
+import pytest
+
+from rollout.decision.counts import ArmCounts, Comparison, PairedLabels
+from rollout.decision.engine import TRANSITIONS, UnexpectedEventError, handle, start
+from rollout.decision.events import (
+    EVENT_TYPES,
+    Aborted,
+    Event,
+    Held,
+    Observed,
+    PoolBecameReady,
+    PoolFailed,
+    PoolLost,
+    Resumed,
+    RolloutStarted,
+)
+from rollout.decision.instructions import Announce, Candidate, Instruction, ReplaceRoute, Shadow, StartPool, StopPool
+from rollout.decision.rules import Guard, Inconclusive, Plan, Stage
+from rollout.decision.state import ENDED, Rollout, Status
+
+PLAN = Plan(
+    stages=(
+        Stage(shadow_share=1.0, soak_s=5.0, clear=frozenset({Guard.QUALITY})),
+        Stage(weight=0.1, shadow_share=0.5, soak_s=5.0),
+        Stage(weight=0.5, soak_s=5.0),
+    ),
+    block_s=2.0,
+    warmup_s=1.0,
+    bake_s=5.0,
+    longest_s=200.0,
+)
+SAMPLES: tuple[Event, ...] = (
+    RolloutStarted(),
+    PoolBecameReady(2),
+    PoolFailed(2, "no memory"),
+    PoolLost(2, "killed"),
+    Observed(),
+    Held("ann", "lunch"),
+    Resumed("ann", "back"),
+    Aborted("ann", "wrong data"),
+)
+LEGAL = {
+    Status.PENDING: {RolloutStarted, Observed, Aborted},
+    Status.WARMING: {PoolBecameReady, PoolFailed, PoolLost, Observed, Held, Aborted},
+    Status.SHADOW: {PoolBecameReady, PoolFailed, PoolLost, Observed, Held, Aborted},
+    Status.CANARY: {PoolBecameReady, PoolFailed, PoolLost, Observed, Held, Aborted},
+    Status.BAKING: {PoolBecameReady, PoolFailed, PoolLost, Observed, Held, Aborted},
+    Status.HELD: {PoolBecameReady, PoolFailed, PoolLost, Observed, Resumed, Aborted},
+    **{status: {PoolBecameReady, PoolFailed, PoolLost, Observed} for status in ENDED},
+}
+
+
+def good_second(weight: float, *, failing: float = 0.0) -> Observed:
+    """A second of 1,000 requests at this weight; the candidate is faster, more accurate and fails this share."""
+    taken = int(1000 * weight)
+    failures = int(taken * failing)
+    candidate = ArmCounts(taken, failures, {150: taken - failures})
+    comparison = Comparison(weight, ArmCounts(1000 - taken, 0, {200: 1000 - taken}), candidate)
+    return Observed((comparison,), ArmCounts(500, 0, {150: 500}), quality=PairedLabels(20, 475, 5))
+
+
+class Story:
+    """A rollout as it goes on, with every instruction so far."""
+
+    def __init__(self, state: Rollout) -> None:
+        self.state = state
+        self.now = 100.0
+        self.instructions: list[Instruction] = []
+
+    def tell(self, event: Event, after: float = 0.0) -> tuple[Instruction, ...]:
+        self.now += after
+        self.state, instructions = handle(self.state, event, self.now)
+        self.instructions += instructions
+        return instructions
+
+    def watch(self, until: Status, seconds: int = 100, stage: int = 0) -> tuple[Instruction, ...]:
+        """Let good seconds pass until the rollout gets there; the instructions of the last one."""
+        for _ in range(seconds):
+            instructions = self.tell(good_second(self.state.rules.weight), after=1.0)
+            if self.state.status is until and self.state.stage >= stage:
+                return instructions
+        raise AssertionError(f"never {until}: {self.state!r}")
+
+
+def routed_story(plan: Plan = PLAN) -> Story:
+    story = Story(start("digits", 2, 1, plan, "salt"))
+    story.tell(RolloutStarted())
+    story.tell(PoolBecameReady(2), after=3.0)
+    return story
+
+
+def story_in(status: Status) -> Story:
+    """A rollout that came to this status by its own way."""
+    story = Story(start("digits", 2, 1, PLAN, "salt"))
+    if status is Status.PENDING:
+        return story
+    story.tell(RolloutStarted())
+    if status is Status.FAILED:
+        story.tell(PoolFailed(2, "no memory"))
+    if status in (Status.WARMING, Status.FAILED):
+        return story
+    story.tell(PoolBecameReady(2), after=3.0)
+    match status:
+        case Status.CANARY | Status.BAKING | Status.PROMOTED:
+            story.watch(status)
+        case Status.HELD:
+            story.tell(Held("ann", "lunch"))
+        case Status.ROLLED_BACK:
+            story.tell(PoolLost(2, "killed"))
+        case Status.ABORTED:
+            story.tell(Aborted("ann", "wrong data"))
+        case _:
+            pass
+    assert story.state.status is status
+    return story
+
+
+@pytest.mark.parametrize("status", Status)
+@pytest.mark.parametrize("event", SAMPLES, ids=lambda event: type(event).__name__)
+def test_every_state_takes_every_event_or_says_that_it_cannot(status, event):
+    story = story_in(status)
+    if type(event) in LEGAL[status]:
+        story.tell(event)
+        assert Rollout.from_json(story.state.to_json()) == story.state
+    else:
+        with pytest.raises(UnexpectedEventError, match=f"digits/2 is {status.value}: {type(event).__name__}"):
+            story.tell(event)
+
+
+def test_the_table_holds_what_is_legal_and_nothing_else():
+    assert set(TRANSITIONS) == {(status, kind) for status, kinds in LEGAL.items() for kind in kinds}
+    assert {type(event) for event in SAMPLES} == set(EVENT_TYPES)
+
+
+def test_a_good_candidate_goes_all_the_way():
+    story = routed_story()
+    story.watch(Status.PROMOTED)
+    assert [one for one in story.instructions if not isinstance(one, Announce)] == [
+        StartPool(2),
+        ReplaceRoute(1, None, Shadow(2, 1.0)),
+        ReplaceRoute(1, Candidate(2, 0.1), Shadow(2, 0.5)),
+        ReplaceRoute(1, Candidate(2, 0.5)),
+        ReplaceRoute(1, Candidate(2, 0.95)),
+        ReplaceRoute(2),
+        StopPool(1),
+    ]
+    assert isinstance(story.instructions[-1], Announce)
+    assert story.state.decision.by == "cleared"
+
+
+def test_the_first_release_of_a_model_needs_no_comparison():
+    story = Story(start("digits", 1, None, PLAN, "salt"))
+    story.tell(RolloutStarted())
+    instructions = story.tell(PoolBecameReady(1))
+    assert instructions[0] == ReplaceRoute(1)
+    assert not any(isinstance(one, StopPool) for one in instructions)
+    assert (story.state.status, story.state.decision.by) == (Status.PROMOTED, "first release")
+
+
+def test_a_release_is_not_rolled_out_over_itself():
+    with pytest.raises(ValueError, match="digits/2 is the stable release already"):
+        start("digits", 2, 2, PLAN, "salt")
+
+
+def test_a_pool_that_never_becomes_ready_leaves_the_route_alone():
+    story = story_in(Status.FAILED)
+    assert not any(isinstance(one, ReplaceRoute) for one in story.instructions)
+    assert story.instructions[-2] == StopPool(2)
+    assert "no memory" in story.state.decision.reason
+
+
+@pytest.mark.parametrize("event", [PoolLost(2, "killed"), PoolFailed(2, "killed")])
+def test_a_lost_candidate_goes_back_because_of_its_server(event):
+    story = story_in(Status.CANARY)
+    assert story.tell(event)[:2] == (ReplaceRoute(1), StopPool(2))
+    assert (story.state.status, story.state.decision.by) == (Status.ROLLED_BACK, "server")
+
+
+def test_other_releases_pools_do_not_move_the_rollout():
+    for status in (Status.WARMING, Status.CANARY, Status.BAKING):
+        story = story_in(status)
+        before = story.state
+        for event in (PoolBecameReady(1), PoolLost(1, "killed"), PoolFailed(7, "other")):
+            assert story.tell(event) == ()
+        assert story.state == before
+
+
+def test_a_held_rollout_stays_gathers_evidence_and_goes_on_where_it_was():
+    story = story_in(Status.CANARY)
+    story.tell(Held("ann", "lunch"))
+    before = story.state
+    for _ in range(30):
+        assert story.tell(good_second(0.1), after=1.0) == ()
+    assert (story.state.status, story.state.stage) == (Status.HELD, before.stage)
+    assert story.state.evidence.errors.requests > before.evidence.errors.requests
+    story.tell(Resumed("bob", "back"))
+    assert (story.state.status, story.state.stage) == (Status.CANARY, before.stage)
+    assert story.state.deadline == story.now + PLAN.longest_s
+    story.watch(Status.PROMOTED)
+
+
+def test_harm_takes_a_held_rollout_back():
+    story = story_in(Status.CANARY)
+    story.tell(Held("ann", "lunch"))
+    for _ in range(10):
+        if not story.state.has_ended:
+            story.tell(good_second(0.1, failing=0.25), after=1.0)
+    assert (story.state.status, story.state.decision.by) == (Status.ROLLED_BACK, "errors")
+    assert story.state.hold is None
+
+
+def test_a_regression_while_baking_still_goes_back():
+    story = story_in(Status.BAKING)
+    while not story.state.has_ended:
+        last = story.tell(good_second(0.95, failing=0.28), after=1.0)
+    assert (story.state.status, story.state.decision.by) == (Status.ROLLED_BACK, "errors")
+    assert last[0] == ReplaceRoute(1)
+
+
+def test_a_pool_may_become_ready_while_the_rollout_is_held():
+    story = story_in(Status.WARMING)
+    story.tell(Held("ann", "lunch"))
+    assert story.tell(PoolBecameReady(2)) == ()
+    assert story.tell(Resumed("ann", "back"))[0] == ReplaceRoute(1, None, Shadow(2, 1.0))
+    assert story.state.status is Status.SHADOW
+
+
+def test_a_pool_lost_while_held_before_it_was_routed_fails_the_rollout():
+    story = story_in(Status.WARMING)
+    story.tell(Held("ann", "lunch"))
+    story.tell(PoolLost(2, "killed"))
+    assert story.state.status is Status.FAILED
+
+
+@pytest.mark.parametrize("status", [Status.SHADOW, Status.CANARY, Status.BAKING, Status.HELD])
+def test_an_abort_gives_all_traffic_back_before_it_stops_the_pool(status):
+    story = story_in(status)
+    assert story.tell(Aborted("ann", "wrong data"))[:2] == (ReplaceRoute(1), StopPool(2))
+    assert (story.state.status, story.state.decision.by) == (Status.ABORTED, "engineer")
+
+
+def test_without_data_the_rollout_ends_held_and_a_resume_gives_it_time_again():
+    story = routed_story()
+    for _ in range(201):
+        if story.state.status is Status.SHADOW:
+            story.tell(Observed(), after=1.0)
+    assert (story.state.status, story.state.hold.by) == (Status.HELD, "plan")
+    story.tell(Resumed("ann", "traffic is back"))
+    story.watch(Status.PROMOTED)
+
+
+def test_an_inconclusive_rollout_goes_back_where_the_plan_says_so():
+    story = routed_story(replace(PLAN, inconclusive=Inconclusive.ROLL_BACK))
+    story.tell(Observed(), after=201.0)
+    assert (story.state.status, story.state.decision.by) == (Status.ROLLED_BACK, "inconclusive")
+
+
+def test_baking_without_traffic_does_not_promote():
+    story = story_in(Status.BAKING)
+    for _ in range(50):
+        story.tell(Observed(), after=1.0)
+    assert story.state.status is Status.BAKING
+
+
+def test_nothing_is_compared_while_the_route_is_cold_but_the_breaker_sees():
+    story = story_in(Status.CANARY)
+    before = story.state.evidence
+    story.tell(good_second(0.1, failing=0.2), after=0.5)
+    assert story.state.evidence.errors == before.errors
+    story.tell(good_second(0.1, failing=1.0), after=0.4)
+    assert story.state.decision.by == "breaker"
+
+
+def test_latency_clears_only_from_half_the_last_weight_on():
+    story = story_in(Status.CANARY)
+    story.watch(Status.CANARY, stage=2)
+    assert story.state.evidence.latency.requests > 0
+    assert story.state.evidence.latency.log_clear == 0.0
+    story.watch(Status.BAKING)
+    assert story.state.evidence.is_cleared(PLAN, Guard.LATENCY)
+
+
+def test_a_clock_that_jumps_back_stands_still():
+    story = story_in(Status.CANARY)
+    now = story.now
+    story.tell(Observed(), after=-1000.0)
+    assert story.state.clock == now
+    story.now = now
+    story.watch(Status.PROMOTED)

@@ -1,0 +1,194 @@
+"""The laws of the evidence, exactly: each one-step factor's expectation, by enumerating what one request can do."""
+
+import math
+from itertools import pairwise
+
+import pytest
+from hypothesis import assume, given
+from hypothesis import strategies as st
+from scipy import special, stats
+
+from gateway.windows import LAST_BUCKET
+from rollout.decision.agreement import AgreementProcess, log_beta, log_incomplete_beta
+from rollout.decision.betting import BettingProcess, Side
+from rollout.decision.breaker import BROKEN, TOLERATED, Breaker
+from rollout.decision.cap import CappedEvidence
+from rollout.decision.counts import Agreement, ArmCounts, Comparison, PairedLabels
+from rollout.decision.exceedance import ExceedanceProcess, RecentLatency
+from rollout.decision.mixture import log_mean_exp, log_spaced
+from rollout.decision.odds import OddsProcess, OddsTest, Tally
+
+ROUNDING = 1e-9
+
+shares = st.floats(0.0, 1.0)
+weights = st.floats(0.001, 0.999)
+ratios = st.floats(1.0, 3.0)
+floors = st.floats(0.0001, 0.05)
+margins = st.floats(0.001, 0.3)
+counts = st.integers(0, 400)
+
+
+def expected_odds(process: OddsProcess, weight: float, candidate_rate: float, stable_rate: float) -> float:
+    """E of the e-value after one request, over its four outcomes."""
+    none = Tally(0, 0)
+    outcomes = (
+        (weight * candidate_rate, Tally(1, 1), none),
+        (weight * (1 - candidate_rate), Tally(1, 0), none),
+        ((1 - weight) * stable_rate, none, Tally(1, 1)),
+        ((1 - weight) * (1 - stable_rate), none, Tally(1, 0)),
+    )
+    return sum(chance * math.exp(process.add(weight, *arms).log_e) for chance, *arms in outcomes)
+
+
+@given(weights, ratios, floors, shares, shares)
+def test_evidence_of_harm_does_not_grow_while_the_candidate_is_within_the_boundary(w, ratio, floor, stable, inside):
+    boundary = min(1.0, ratio * (stable + floor * (1 - stable)))
+    process = OddsProcess.begin(OddsTest.of_harm(ratio, floor))
+    assert expected_odds(process, w, inside * boundary, stable) <= 1 + ROUNDING
+
+
+@given(weights, ratios, floors, shares, shares)
+def test_evidence_of_being_clear_does_not_grow_while_the_candidate_is_beyond_the_boundary(w, ratio, floor, stable, out):
+    boundary = ratio * (stable + floor * (1 - stable))
+    assume(boundary <= 1)
+    process = OddsProcess.begin(OddsTest.of_clear(ratio, floor))
+    assert expected_odds(process, w, boundary + out * (1 - boundary), stable) <= 1 + ROUNDING
+
+
+@given(weights, ratios, floors, st.floats(0.0, 0.2))
+def test_on_the_boundary_the_expectation_is_exactly_one(w, ratio, floor, stable):
+    boundary = ratio * (stable + floor * (1 - stable))
+    for test in (OddsTest.of_harm(ratio, floor), OddsTest.of_clear(ratio, floor)):
+        assert expected_odds(OddsProcess.begin(test), w, boundary, stable) == pytest.approx(1, abs=1e-9)
+
+
+@given(weights, st.lists(st.tuples(counts, counts, counts, counts), min_size=1, max_size=8))
+def test_merged_counts_give_what_the_stream_gives(w, parts):
+    test = OddsTest.of_harm(1.0, 0.001)
+    stream = OddsProcess.begin(test)
+    for ok_c, bad_c, ok_s, bad_s in parts:
+        stream = stream.add(w, Tally(ok_c + bad_c, bad_c), Tally(ok_s + bad_s, bad_s))
+    ok_c, bad_c, ok_s, bad_s = (sum(column) for column in zip(*parts, strict=True))
+    merged = OddsProcess.begin(test).add(w, Tally(ok_c + bad_c, bad_c), Tally(ok_s + bad_s, bad_s))
+    assert stream.log_e == pytest.approx(merged.log_e, rel=1e-9, abs=1e-9)
+
+
+@given(st.sampled_from(Side), margins, st.floats(0, 1), st.floats(0, 1))
+def test_a_bet_on_quality_is_fair_at_its_margin_and_loses_inside_the_null(side, margin, discordant, place):
+    mean = margin * place if side is Side.HARM else margin + place * (1 - margin)
+    discordant = max(discordant, mean)
+    worse, better = (discordant + mean) / 2, (discordant - mean) / 2
+    process = BettingProcess(side, margin)
+    expectation = (
+        worse * math.exp(process.add(PairedLabels(worse=1)).log_e)
+        + better * math.exp(process.add(PairedLabels(better=1)).log_e)
+        + (1 - worse - better) * math.exp(process.add(PairedLabels(equal=1)).log_e)
+    )
+    assert expectation <= 1 + ROUNDING
+    if place == (1.0 if side is Side.HARM else 0.0):
+        assert expectation == pytest.approx(1)
+
+
+@given(st.sampled_from(Side), margins, st.integers(0, 60), st.integers(0, 60), shares)
+def test_one_more_mirrored_answer_does_not_raise_the_evidence_inside_the_null(side, margin, agreed, disagreed, place):
+    rate = margin * place if side is Side.HARM else margin + place * (1 - margin)
+    process = AgreementProcess(side, margin, Agreement(agreed, disagreed))
+    differs, agrees = process.add(Agreement(0, 1)).log_e, process.add(Agreement(1, 0)).log_e
+    growth = rate * math.exp(differs - process.log_e) + (1 - rate) * math.exp(agrees - process.log_e)
+    assert growth <= 1 + 1e-7
+
+
+@given(st.floats(0.5, 5000), st.floats(0.5, 5000), st.floats(0.001, 0.999))
+def test_the_incomplete_beta_function_is_scipys(a, b, x):
+    theirs = special.betainc(a, b, x)
+    if theirs > 1e-280:
+        assert log_incomplete_beta(a, b, x) == pytest.approx(math.log(theirs), rel=1e-8, abs=1e-8)
+    assert log_beta(a, b) == pytest.approx(special.betaln(a, b), rel=1e-9, abs=1e-9)
+
+
+@given(st.integers(0, 3000), st.integers(0, 300), margins)
+def test_agreement_is_scipys_beta_binomial_mixture(agreed, disagreed, margin):
+    total = agreed + disagreed
+    null = disagreed * math.log(margin) + agreed * math.log1p(-margin)
+    posterior = stats.beta(1 + disagreed, 1 + agreed)
+    mass = special.betaln(1 + disagreed, 1 + agreed) - null
+    seen = Agreement(agreed, disagreed)
+    harm = mass + posterior.logsf(margin) - math.log1p(-margin)
+    clear = mass + posterior.logcdf(margin) - math.log(margin)
+    for side, theirs in ((Side.HARM, harm), (Side.CLEAR, clear)):
+        if math.isfinite(theirs):
+            assert AgreementProcess(side, margin, seen).log_e == pytest.approx(
+                theirs, rel=1e-7, abs=1e-6 + 1e-9 * total
+            )
+
+
+@pytest.mark.parametrize("failing", [0.0, 0.1, 0.2, TOLERATED])
+def test_the_breakers_factor_is_at_most_one_for_a_candidate_that_mostly_works(failing):
+    failure, success = (math.exp(Breaker().add(1, n).log_e) for n in (1, 0))
+    assert failing * failure + (1 - failing) * success <= 1 + ROUNDING
+    assert BROKEN * math.log(failure) + (1 - BROKEN) * math.log(success) > 0
+
+
+def test_seven_failures_trip_the_breaker_even_after_an_hour_of_success():
+    healthy = Breaker()
+    for _ in range(3600):
+        healthy = healthy.add(300, 1)
+    assert not healthy.add(6, 6).is_tripped
+    assert healthy.add(7, 7).is_tripped
+
+
+@given(st.lists(st.tuples(st.integers(0, 6), st.floats(-30, 30)), max_size=30), st.integers(1, 5))
+def test_a_block_adds_no_more_than_its_share(steps, blocks):
+    cap, before, raw = CappedEvidence.needing(blocks, 0.01), 0.0, 0.0
+    for block, change in sorted(steps, key=lambda step: step[0]):
+        if block > cap.block:
+            before = cap.log_e
+        raw += change
+        cap = cap.add(block, raw)
+        assert cap.log_e <= before + math.log(100) / blocks + ROUNDING
+        assert cap.log_e <= raw + ROUNDING
+
+
+@given(weights, st.lists(st.floats(0.01, 1), min_size=6, max_size=6), st.integers(0, 3), st.integers(0, 2))
+def test_exceedance_is_fair_for_a_candidate_exactly_a_margin_slower(weight, masses, threshold, margin):
+    """A candidate whose every latency is `margin` buckets above stable's lies on the boundary at every quantile."""
+    total, none = sum(masses), ArmCounts()
+    for side in Side:
+        process = ExceedanceProcess.begin(side, margin)
+        expectation = 0.0
+        for bucket, mass in enumerate(masses):
+            ours, theirs = ArmCounts(1, 0, {bucket + margin: 1}), ArmCounts(1, 0, {bucket: 1})
+            for chance, comparison in (
+                (weight, Comparison(weight, none, ours)),
+                (1 - weight, Comparison(weight, theirs, none)),
+            ):
+                expectation += chance * mass / total * math.exp(process.add(threshold, comparison).log_e)
+        assert expectation == pytest.approx(1)
+
+
+def test_a_threshold_in_the_open_bucket_does_not_clear_a_candidate_slower_than_it():
+    """Beyond the last edge nothing is known, so what lies there must count as slow."""
+    slow = ArmCounts(1000, 0, {LAST_BUCKET: 1000})
+    fast = ArmCounts(1000, 0, {LAST_BUCKET - 20: 1000})
+    clear = ExceedanceProcess.begin(Side.CLEAR, 8).add(LAST_BUCKET, Comparison(0.5, fast, slow))
+    assert clear.log_e < 0
+
+
+def test_failures_are_infinitely_slow():
+    fast, failing = ArmCounts(100, 0, {10: 100}), ArmCounts(100, 60, {1: 40})
+    assert ExceedanceProcess.begin(Side.HARM, 2).add(10, Comparison(0.5, fast, failing)).log_e > 5
+
+
+@given(st.dictionaries(st.integers(0, 300), st.integers(1, 50), min_size=1), st.sampled_from((0.5, 0.95, 0.99)))
+def test_the_quantile_is_the_nearest_ranks_bucket(histogram, p):
+    latencies = sorted(bucket for bucket, count in histogram.items() for _ in range(count))
+    rank = max(1, math.ceil(p * len(latencies)))
+    assert RecentLatency(0, histogram).quantile_bucket(p) == latencies[rank - 1]
+    assert RecentLatency(10**6, histogram).quantile_bucket(p) == LAST_BUCKET
+
+
+def test_mixtures_do_not_overflow_and_grids_are_even():
+    assert log_mean_exp([5000.0, -5000.0]) == pytest.approx(5000 - math.log(2))
+    grid = log_spaced(1.1, 12.0, 10)
+    assert (grid[0], grid[-1]) == (1.1, pytest.approx(12.0))
+    assert len({round(after / before, 9) for before, after in pairwise(grid)}) == 1

@@ -43,29 +43,25 @@ class TritonHost:
         self._home = home.resolve()
         self._places = places or this_machine()
         self._start_timeout_s = start_timeout_s
+        self._installation: Installation | None = None
 
     def __repr__(self) -> str:
-        return f"TritonHost({str(self._home)!r}, pools={[pool.name for pool in self.found()]})"
+        return f"TritonHost({str(self._home)!r}, server={self._installation.version if self._installation else None})"
 
     def start(self, release: Release, folder: Path) -> PoolProcess:
         """See `PoolHost.start`."""
-        running = records.read_record(records.pool_folder(self._home, release.model, release.number))
-        if running is not None:
-            if self.is_alive(running) and self._is_good(running, release):
-                return running
-            self.stop(running, timeout_s=0)
-        try:
-            verify_files(release, folder)
-        except ReleaseError as exc:
-            raise PoolStartError(str(exc)) from exc
-        installation = install(self._places, self._home / "cache")
-        for attempt in range(1, ATTEMPTS + 1):
+        home = records.pool_folder(self._home, release.model, release.number)
+        with records.locked(home):
+            before = records.read_record(home)
+            if before is not None and self._is_good(before.pool, release):
+                return before.pool
+            if before is not None:
+                self.stop(before.pool, timeout_s=0)
             try:
-                return self._start(installation, release, folder.resolve())
-            except _PortTakenError:
-                if attempt == ATTEMPTS:
-                    raise
-        raise AssertionError("the last attempt returns or raises")
+                verify_files(release, folder)
+            except ReleaseError as exc:
+                raise PoolStartError(str(exc)) from exc
+            return self._start_somewhere(release, folder.resolve())
 
     def is_alive(self, pool: PoolProcess) -> bool:
         """See `PoolHost.is_alive`."""
@@ -83,23 +79,41 @@ class TritonHost:
 
     def found(self) -> list[PoolProcess]:
         """See `PoolHost.found`."""
-        return [pool for pool in records.read_records(self._home) if self.is_alive(pool)]
+        alive = []
+        for folder in records.recorded_folders(self._home):
+            with records.locked(folder, wait=False) as is_held:
+                record = records.read_record(folder) if is_held else None
+                if record is None:
+                    continue
+                if record.is_ready and self.is_alive(record.pool):
+                    alive.append(record.pool)
+                else:
+                    self.stop(record.pool, timeout_s=0)
+        return alive
 
     def _is_good(self, pool: PoolProcess, release: Release) -> bool:
         """Brings a pool whose start was interrupted to its end."""
+        if not self.is_alive(pool):
+            return False
         try:
             self._verify(pool, release)
         except PoolError:
             return False
         return True
 
+    def _start_somewhere(self, release: Release, folder: Path) -> PoolProcess:
+        self._installation = install(self._places, self._home / "cache")
+        for _ in range(ATTEMPTS - 1):
+            with contextlib.suppress(_PortTakenError):
+                return self._start(self._installation, release, folder)
+        return self._start(self._installation, release, folder)
+
     def _start(self, installation: Installation, release: Release, folder: Path) -> PoolProcess:
         pool = _plan(self._home, release)
-        pool.folder.mkdir(parents=True, exist_ok=True)
-        records.write_record(pool)
+        records.write_record(pool, is_ready=False)
         try:
             pool = _spawn(installation, pool, folder)
-            records.write_record(pool)
+            records.write_record(pool, is_ready=False)
             self._verify(pool, release)
         except BaseException:
             self.stop(pool, timeout_s=0)
@@ -118,6 +132,7 @@ class TritonHost:
                 f"the server of {pool.name} was not ready after {self._start_timeout_s:g} s; see {pool.folder / LOG}"
             )
         v2.check_golden(pool.http_port, release)
+        records.write_record(pool, is_ready=True)
 
 
 class _PortTakenError(PoolStartError):
@@ -141,20 +156,23 @@ def _plan(home: Path, release: Release) -> PoolProcess:
 
 def _spawn(installation: Installation, pool: PoolProcess, release_folder: Path) -> PoolProcess:
     """Start the server as leader of a session of its own, so that it outlives us. Its output goes to the log."""
-    log = pool.folder / LOG
-    pid = os.posix_spawn(
-        installation.server,
-        _command(installation, pool, release_folder),
-        installation.environment,
-        file_actions=[
-            (os.POSIX_SPAWN_OPEN, 0, "/dev/null", os.O_RDONLY, 0),
-            (os.POSIX_SPAWN_OPEN, 1, str(log), os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o644),
-            (os.POSIX_SPAWN_DUP2, 1, 2),
-        ],
-        setsid=True,
-        setsigmask=[],
-        setsigdef=[signal.SIGPIPE, signal.SIGXFSZ, signal.SIGINT, signal.SIGTERM, signal.SIGHUP],
-    )
+    log = str(pool.folder / LOG)
+    try:
+        pid = os.posix_spawn(
+            installation.server,
+            _command(installation, pool, release_folder),
+            installation.environment,
+            file_actions=[
+                (os.POSIX_SPAWN_OPEN, 0, "/dev/null", os.O_RDONLY, 0),
+                (os.POSIX_SPAWN_OPEN, 1, log, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o644),
+                (os.POSIX_SPAWN_DUP2, 1, 2),
+            ],
+            setsid=True,
+            setsigmask=[],
+            setsigdef=[signal.SIGPIPE, signal.SIGXFSZ, signal.SIGINT, signal.SIGTERM, signal.SIGHUP],
+        )
+    except OSError as exc:
+        raise PoolStartError(f"{installation.server} cannot be started: {exc}") from exc
     stat = kernel.read_stat(pid)
     assert stat is not None, "a child stays at least a zombie until it is waited for"
     return replace(pool, pid=pid, started_ticks=stat.started_ticks)

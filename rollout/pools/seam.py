@@ -68,7 +68,7 @@ class PoolHost(Protocol):
         """Ask it to end, and after `timeout_s` end it; then remove what it leaves. A dead pool is only tidied up."""
 
     def found(self) -> list[PoolProcess]:
-        """The pools that run, whoever started them: after a restart, the ones to adopt.
+        """The pools that run and were ready once, whoever started them: after a restart, the ones to adopt.
 
-        One whose start was interrupted is among them: `start` brings it to its end.
+        What dead pools and interrupted starts have left is removed.
         """

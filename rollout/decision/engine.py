@@ -59,7 +59,7 @@ def handle(state: Rollout, event: Event, now: float) -> Step:
     if transition is None:
         name = f"{state.model}/{state.release}"
         raise UnexpectedEventError(f"{name} is {state.status.value}: {type(event).__name__} cannot follow")
-    return transition(state.at(now), event)
+    return transition(state if state.has_ended else state.at(now), event)
 
 
 def _begin(state: Rollout, _: RolloutStarted) -> Step:
@@ -131,7 +131,7 @@ def _abort_pending(state: Rollout, event: Aborted) -> Step:
     return replace(state, status=Status.ABORTED, decision=Decision("engineer", reason, 0, 0.0)), ()
 
 
-def _ignore(state: Rollout, _: Event) -> Step:
+def _arrive_late(state: Rollout, _: Event) -> Step:
     return state, ()
 
 
@@ -164,13 +164,13 @@ _HELD: Mapping[type[Event], Transition] = {
 }
 # What was under way when the rollout ended still arrives; people's wishes come too late.
 _ENDED: Mapping[type[Event], Transition] = {
-    PoolBecameReady: _ignore,
-    PoolFailed: _ignore,
-    PoolLost: _ignore,
-    Observed: _ignore,
+    PoolBecameReady: _arrive_late,
+    PoolFailed: _arrive_late,
+    PoolLost: _arrive_late,
+    Observed: _arrive_late,
 }
 
-_PENDING: Mapping[type[Event], Transition] = {RolloutStarted: _begin, Observed: _ignore, Aborted: _abort_pending}
+_PENDING: Mapping[type[Event], Transition] = {RolloutStarted: _begin, Observed: _pass_time, Aborted: _abort_pending}
 _ROWS: Mapping[Status, Mapping[type[Event], Transition]] = {
     Status.PENDING: _PENDING,
     Status.WARMING: _WARMING,

@@ -120,13 +120,15 @@ class LatencyEvidence:
         )
 
     def renewed(self, block: int) -> "LatencyEvidence":
-        """Ready for an interval in this block: thresholds come from what was seen before it, older blocks fade."""
-        if self.thresholds and block <= self.block:
-            return self
-        thresholds = self.thresholds
-        if self.stable.requests >= LEAST_REFERENCE:
-            thresholds = tuple(threshold_at(self.stable, p) for p in self.quantiles)
-        if block <= self.block:
+        """Ready for an interval in this block: thresholds come from what was seen before it, older blocks fade.
+
+        Where traffic is low, nothing fades before there is enough to read a quantile from.
+        """
+        is_same_block = block <= self.block
+        if self.stable.requests < LEAST_REFERENCE or (self.thresholds and is_same_block):
+            return self if is_same_block else replace(self, block=block)
+        thresholds = tuple(threshold_at(self.stable, p) for p in self.quantiles)
+        if is_same_block:
             return replace(self, thresholds=thresholds)
         stable, candidate = self.stable.faded(), self.candidate.faded()
         return replace(self, thresholds=thresholds, stable=stable, candidate=candidate, block=block)

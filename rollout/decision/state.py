@@ -86,8 +86,8 @@ class Rollout:
         where = f"{self.status.value} (from {self.hold.origin.value})" if self.hold else self.status.value
         over = "first release" if self.stable is None else f"over {self.stable}"
         end = f", decided by {self.decision.by}" if self.decision else ""
-        stage = f"stage {self.stage + 1} of {len(self.plan.stages)}"
-        return f"<{self.model}/{self.release} {over}: {where}, {stage}, {self.requests} requests{end}>"
+        stage = f", stage {self.stage + 1} of {len(self.plan.stages)}" if self.stage < len(self.plan.stages) else ""
+        return f"<{self.model}/{self.release} {over}: {where}{stage}, {self.requests} requests{end}>"
 
     @property
     def has_ended(self) -> bool:

@@ -25,7 +25,7 @@ from rollout.decision.odds import OddsProcess, OddsTest, Tally
 EXCEEDANCE_GRID = log_spaced(1.03, 8.0, 12)
 """How many times more often the candidate may exceed the threshold; at the median no more than twice is possible."""
 LEAST_REFERENCE = 100
-"""Stable's requests before a quantile is read from them. Fewer would be valid too, but could miss the tail."""
+"""Stable's successes before a quantile is read from them. Fewer would be valid too, but could miss the tail."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,12 +82,12 @@ class RecentLatency:
         return RecentLatency(self.failures // 2, {b: n // 2 for b, n in self.histogram.items() if n > 1})
 
     @property
-    def requests(self) -> int:
-        return self.failures + sum(self.histogram.values())
+    def successes(self) -> int:
+        return sum(self.histogram.values())
 
     def quantile_bucket(self, p: float) -> int | None:
         """The bucket of the p-quantile (nearest rank; LAST_BUCKET for a failure); None without a count."""
-        total = self.requests
+        total = self.successes + self.failures
         if total == 0:
             return None
         rank, seen = max(1, math.ceil(p * total)), 0
@@ -109,12 +109,14 @@ class RecentLatency:
 
 
 def threshold_at(stable: RecentLatency, p: float) -> int:
-    """The bucket whose upper edge is c: the one below that of stable's p-quantile.
+    """The bucket whose upper edge is c: the one below that of the p-quantile of stable's successes.
 
-    So at least 1 - p of stable's requests exceed c, even when all of them fall into one bucket; with the quantile's
-    own bucket there might never be an event. Any c that was fixed beforehand is valid. Raises AssertionError without
-    a count.
+    Any c that was fixed beforehand is valid. One below, so that at least 1 - p of stable's requests exceed c, even when
+    all of them fall into one bucket. Of successes, since c would be infinite for a stable release that fails 1 - p of
+    its requests, and then nothing could ever clear.
+
+    Raises AssertionError without a success.
     """
-    bucket = stable.quantile_bucket(p)
-    assert bucket is not None, "a threshold without a request"
+    bucket = replace(stable, failures=0).quantile_bucket(p)
+    assert bucket is not None, "a threshold without a success"
     return max(0, bucket - 1)

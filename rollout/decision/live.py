@@ -125,7 +125,7 @@ class LatencyEvidence:
         Where traffic is low, nothing fades before there is enough to read a quantile from.
         """
         is_same_block = block <= self.block
-        if self.stable.requests < LEAST_REFERENCE or (self.thresholds and is_same_block):
+        if self.stable.successes < LEAST_REFERENCE or (self.thresholds and is_same_block):
             return self if is_same_block else replace(self, block=block)
         thresholds = tuple(threshold_at(self.stable, p) for p in self.quantiles)
         if is_same_block:

@@ -14,7 +14,7 @@ from rollout.decision.betting import BettingProcess, Side
 from rollout.decision.breaker import BROKEN, TOLERATED, Breaker
 from rollout.decision.cap import CappedEvidence
 from rollout.decision.counts import Agreement, ArmCounts, Comparison, PairedLabels
-from rollout.decision.exceedance import ExceedanceProcess, RecentLatency
+from rollout.decision.exceedance import ExceedanceProcess, RecentLatency, threshold_at
 from rollout.decision.mixture import log_mean_exp, log_spaced
 from rollout.decision.odds import OddsProcess, OddsTest, Tally
 
@@ -185,6 +185,11 @@ def test_the_quantile_is_the_nearest_ranks_bucket(histogram, p):
     rank = max(1, math.ceil(p * len(latencies)))
     assert RecentLatency(0, histogram).quantile_bucket(p) == latencies[rank - 1]
     assert RecentLatency(10**6, histogram).quantile_bucket(p) == LAST_BUCKET
+
+
+def test_a_threshold_is_read_from_successes_just_below_their_quantile():
+    assert threshold_at(RecentLatency(50, {100: 90, 120: 10}), 0.99) == 119
+    assert threshold_at(RecentLatency(0, {0: 100}), 0.5) == 0
 
 
 def test_mixtures_do_not_overflow_and_grids_are_even():

@@ -66,7 +66,10 @@ def _tell(release: Release, folder: Path, as_json: bool) -> None:
     if as_json:
         typer.echo(json.dumps(release.to_json()))
         return
-    table = Table("release", "run", "accuracy", "largest difference", "folder")
-    difference = max(release.parity.values())
-    table.add_row(release.name, release.run, f"{release.metrics['accuracy']:.4f}", f"{difference:.1e}", str(folder))
+    table = Table.grid(padding=(0, 2))
+    table.add_row("release", release.name)
+    table.add_row("run", release.run)
+    table.add_row("accuracy", f"{release.metrics['accuracy']:.4f}")
+    table.add_row("parity", f"{max(release.parity.values()):.1e} from PyTorch at most")
+    table.add_row("folder", str(folder))
     Console().print(table)

@@ -40,7 +40,12 @@ def _tensors(what: str, tensors: tuple[Tensor, ...]) -> list[str]:
 
 
 def _warmups(signature: Signature, sizes: list[int]) -> list[str]:
-    """Zero rows at the smallest and the largest batch, so that no client pays for first-use work."""
+    """Zero rows at the smallest and the largest batch, so that no client pays for first-use work.
+
+    Inputs with open dims (-1) are not warmed up: Triton wants every dim here, and none would be the right one.
+    """
+    if any(-1 in tensor.dims for tensor in signature.inputs):
+        return []
     inputs = " ".join(
         f'inputs {{ key: "{tensor.name}" value {{ {_type_and_dims(tensor)} zero_data: true }} }}'
         for tensor in signature.inputs

@@ -77,14 +77,12 @@ def _bar() -> Progress:
 
 
 def _summary(run: Run, out: Path) -> Table:
-    table = Table("run", "accuracy", "loss", "weakest slice", "device", "folder")
     slice_name, accuracy = min(run.metrics.slices.items(), key=lambda item: item[1])
-    table.add_row(
-        run.run,
-        f"{run.metrics.accuracy:.4f}",
-        f"{run.metrics.loss:.4f}",
-        f"{slice_name}: {accuracy:.3f}",
-        run.environment["device"],
-        str(out),
-    )
+    table = Table.grid(padding=(0, 2))
+    table.add_row("run", run.run)
+    table.add_row("accuracy", f"{run.metrics.accuracy:.4f} on {run.data.rows['validation']} validation rows")
+    table.add_row("loss", f"{run.metrics.loss:.4f}")
+    table.add_row("weakest slice", f"{slice_name}, accuracy {accuracy:.4f}")
+    table.add_row("device", run.environment["device"])
+    table.add_row("folder", str(out))
     return table

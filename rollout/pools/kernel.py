@@ -40,10 +40,14 @@ def read_stat(pid: int) -> Stat | None:
 
 def is_running(pid: int, started_ticks: int) -> bool:
     """Is this the very process that started then, and not dead? A dead child of ours is laid to rest."""
-    with contextlib.suppress(ChildProcessError):
-        os.waitpid(pid, os.WNOHANG)
     stat = read_stat(pid)
-    return stat is not None and stat.state != _ZOMBIE and stat.started_ticks == started_ticks
+    if stat is None or stat.started_ticks != started_ticks:
+        return False
+    if stat.state == _ZOMBIE:
+        with contextlib.suppress(ChildProcessError):
+            os.waitpid(pid, os.WNOHANG)
+        return False
+    return True
 
 
 def in_session(session: int) -> list[int]:

@@ -81,15 +81,19 @@ class TritonHost:
         """See `PoolHost.found`."""
         alive = []
         for folder in records.recorded_folders(self._home):
-            with records.locked(folder, wait=False) as is_held:
-                record = records.read_record(folder) if is_held else None
-                if record is None:
-                    continue
-                if record.is_ready and self.is_alive(record.pool):
-                    alive.append(record.pool)
-                else:
-                    self.stop(record.pool, timeout_s=0)
+            record = records.read_record(folder)
+            if record is not None and record.is_ready and self.is_alive(record.pool):
+                alive.append(record.pool)
+            else:
+                self._tidy(folder)
         return alive
+
+    def _tidy(self, folder: Path) -> None:
+        """End what nobody is starting any more. Read again under the lock: a start may just have come to its end."""
+        with records.locked(folder, wait=False) as is_held:
+            record = records.read_record(folder) if is_held else None
+            if record is not None and not (record.is_ready and self.is_alive(record.pool)):
+                self.stop(record.pool, timeout_s=0)
 
     def _is_good(self, pool: PoolProcess, release: Release) -> bool:
         """Brings a pool whose start was interrupted to its end."""
@@ -232,5 +236,5 @@ def _died(pool: PoolProcess) -> PoolStartError:
     errors = [_LOG_PREFIX.sub("", line) for line in text.splitlines() if _LOG_PREFIX.match(line) or "error:" in line]
     causes = [line for line in errors if not any(noise in line for noise in _NOISE)]
     reason = causes[-1] if causes else "its log gives no reason"
-    kind = _PortTakenError if "Address already in use" in text else PoolStartError
+    kind = _PortTakenError if "already in use" in text else PoolStartError
     return kind(f"the server of {pool.name} ended while it started: {reason}; see {pool.folder / LOG}")

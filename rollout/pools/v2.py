@@ -45,7 +45,12 @@ def check_golden(port: int, release: Release) -> None:
 
 
 def _tensor(tensor: Tensor, rows: Any) -> dict[str, Any]:
-    return {"name": tensor.name, "datatype": tensor.dtype, "shape": [len(rows), *tensor.dims], "data": rows}
+    return {"name": tensor.name, "datatype": tensor.dtype, "shape": _shape(rows), "data": rows}
+
+
+def _shape(nested: Any) -> list[int]:
+    """The sizes of nested lists; the signature's dims may leave some open."""
+    return [len(nested), *_shape(nested[0])] if isinstance(nested, list) else []
 
 
 def _compare(release: Release, name: str, found: list[Any]) -> None:

@@ -17,6 +17,7 @@ import numpy as np
 import numpy.typing as npt
 import onnxruntime
 import triton_python_backend_utils as pb
+from onnxruntime.capi.onnxruntime_pybind11_state import InvalidArgument
 
 Array = npt.NDArray[Any]
 
@@ -111,9 +112,9 @@ def _to_triton(name: str, array: Array) -> Any:
 
 
 def _error_code(exc: Exception) -> Any:
-    """ONNX Runtime's InvalidArgument, and numpy's ValueError, are the client's fault; all else is the server's."""
-    is_clients = isinstance(exc, ValueError) or type(exc).__name__ == "InvalidArgument"
-    return pb.TritonError.INVALID_ARG if is_clients else pb.TritonError.INTERNAL
+    """What ONNX Runtime refuses before it runs is the client's fault. What fails while it runs may be the model's,
+    and a candidate must not be able to blame its clients."""
+    return pb.TritonError.INVALID_ARG if isinstance(exc, InvalidArgument) else pb.TritonError.INTERNAL
 
 
 def _open_session(path: Path, config: Mapping[str, Any], args: Mapping[str, str]) -> Any:
@@ -148,15 +149,15 @@ def _parameter(config: Mapping[str, Any], key: str, default: str) -> str:
 def _check_tensors(what: str, configured: Sequence[Any], loaded: Sequence[Any], is_batched: bool) -> None:
     """config.pbtxt must fit the ONNX file, as with the native backend. It may name fewer outputs, but every input."""
     of_file = {tensor.name: tensor for tensor in loaded}
-    missing = set(of_file) - {tensor["name"] for tensor in configured}
-    if what == "input" and missing:
-        raise pb.TritonModelException(f"config.pbtxt lacks the input {sorted(missing)} of the ONNX file")
     for tensor in configured:
         if tensor["name"] not in of_file:
             raise pb.TritonModelException(
                 f'{what} "{tensor["name"]}" of config.pbtxt is not in the ONNX file, which has {sorted(of_file)}'
             )
         _check_tensor(what, tensor, of_file[tensor["name"]], is_batched)
+    missing = set(of_file) - {tensor["name"] for tensor in configured}
+    if what == "input" and missing:
+        raise pb.TritonModelException(f"config.pbtxt lacks the input {sorted(missing)} of the ONNX file")
 
 
 def _check_tensor(what: str, tensor: Mapping[str, Any], of_file: Any, is_batched: bool) -> None:

@@ -20,8 +20,8 @@ class ControlSettings(BaseModel):
     listen: str = Field("127.0.0.1:8080", pattern=ADDRESS)
     home: str = ".sluice"
     """Holds the database, the pools' logs and the gateway's last route table."""
-    repository: str = ""
-    """The model repository; empty: `models` below home."""
+    repository: str = "models"
+    """The model repository that `sluice export` publishes to."""
     tick_s: float = Field(1.0, gt=0, le=60)
     drain_timeout_s: float = Field(30.0, gt=0)
     gateway_timeout_s: float = Field(5.0, gt=0)
@@ -35,7 +35,7 @@ class ControlSettings(BaseModel):
 
     @property
     def repository_path(self) -> Path:
-        return Path(self.repository).resolve() if self.repository else self.home_path / "models"
+        return Path(self.repository).resolve()
 
     @property
     def url(self) -> str:

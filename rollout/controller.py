@@ -13,6 +13,8 @@ from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
+from sqlalchemy import Connection
+
 from exporter.release import Release, ReleaseError, read_release, release_folder, verify_files
 from gateway.routes import Route
 from rollout.carrying import Carrier, Means
@@ -151,9 +153,7 @@ class Controller:
             if instructions:
                 self._carrier.kick()
 
-    def _note(
-        self, connection: history.Connection, key: int, before: Rollout, after: Rollout, by: str, reason: str
-    ) -> None:
+    def _note(self, connection: Connection, key: int, before: Rollout, after: Rollout, by: str, reason: str) -> None:
         """Write history when the rollout moved."""
         if (before.status, before.stage) == (after.status, after.stage):
             return
@@ -228,8 +228,7 @@ class Controller:
         """Start stable's server anew and route to its new address."""
         try:
             log.warning("the server of %s/%d is not there: starting it", model, release)
-            process = self._serving.ensure(model, release)
-            address = f"127.0.0.1:{process.http_port}"
+            address = self._serving.ensure(model, release).address
             if self._routing.table.routes[model].servers.get(release) != (address,):
                 self._routing.change(model, lambda route: _moved(route, release, address))
         except PoolError as exc:

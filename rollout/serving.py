@@ -68,7 +68,7 @@ class Serving:
     def address(self, model: str, release: int) -> str | None:
         """host:port of a release's server, also when it died; None when it has none."""
         process = self._processes.get((model, release))
-        return None if process is None else f"127.0.0.1:{process.http_port}"
+        return None if process is None else process.address
 
     def processes(self) -> list[PoolProcess]:
         return list(self._processes.copy().values())

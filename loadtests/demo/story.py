@@ -1,0 +1,182 @@
+"""The demo, step by step: a straight-line program over real processes."""
+
+import asyncio
+import json
+import sqlite3
+import time
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from loadtests import faults
+from loadtests.demo.promises import Promise, Restart, judge
+from loadtests.demo.screen import Screen
+from loadtests.demo.stage_hands import PLAN, Place, Up, ask, make_release, sluice
+from loadtests.errors import DemoError
+from loadtests.rows import rows_for
+from loadtests.schedule import Load, Traffic, metadata_of
+
+ENDED = ("promoted", "rolled_back", "aborted", "failed")
+ROLLOUT_TIMEOUT_S = 150.0
+WARM_TRAFFIC_S = 3.0
+
+
+@dataclass(slots=True)
+class Outcome:
+    """Everything the demo saw."""
+
+    rollouts: list[dict[str, Any]] = field(default_factory=list)
+    restart: Restart | None = None
+    promises: list[Promise] = field(default_factory=list)
+    seconds: float = 0.0
+
+
+class Story:
+    """Runs the demo in one place. `tell` plays it; `close` stops everything, whatever happened."""
+
+    def __init__(self, place: Place, screen: Screen, rate: float) -> None:
+        self._place = place
+        self._screen = screen
+        self._rate = rate
+        self._up = Up(place)
+        self._traffic: Traffic | None = None
+        self._sending: asyncio.Task[Any] | None = None
+        self.outcome = Outcome()
+
+    @property
+    def traffic(self) -> Traffic:
+        assert self._traffic is not None
+        return self._traffic
+
+    async def tell(self) -> None:
+        """Raises DemoError or LoadError when a step cannot be done."""
+        began = time.monotonic()
+        self._screen.step("training four models and exporting them to ONNX")
+        await self._make_releases()
+        self._screen.step("starting gateway, control plane and Triton")
+        await self._up.start()
+        self._screen.step("digits/1 becomes stable")
+        await self._roll_out(1)
+        await self._start_traffic()
+        self._screen.step("digits/2 is better: shadow, 5 %, 25 %, 50 %; its control plane is killed on the way")
+        await self._roll_out(2)
+        self._screen.step("digits/3 learned wrong labels: it looks good and is less accurate")
+        await self._roll_out(3)
+        self._screen.step("digits/4 crashes its server process under traffic")
+        await self._roll_out(4)
+        await self._stop_traffic()
+        self.outcome.seconds = time.monotonic() - began
+
+    async def close(self) -> None:
+        """Stop traffic and processes, then judge."""
+        await self._stop_traffic()
+        await self._up.stop()
+        if self._traffic is not None:
+            left = await asyncio.to_thread(left_behind, self._place.home)
+            self.outcome.promises = judge(self.traffic.account, self.outcome.rollouts, self.outcome.restart, left)
+
+    async def _make_releases(self) -> None:
+        """Train two at a time; export in order, so that the numbers fit."""
+        slots = asyncio.Semaphore(2)
+
+        async def train(number: int) -> None:
+            async with slots:
+                await make_release(self._place, number)
+
+        async with asyncio.TaskGroup() as group:
+            runs = [group.create_task(train(number)) for number in (1, 2, 3, 4)]
+            for number, run in enumerate(runs, 1):
+                await run
+                async with slots:
+                    await sluice(
+                        self._place, "export", f"runs/digits-{number}", "--model", "digits",
+                        "--repository", str(self._place.models),
+                    )  # fmt: skip
+                self._screen.note(f"digits/{number} exported")
+
+    async def _start_traffic(self) -> None:
+        rows = rows_for("digits", await metadata_of(self._place.clients_url, "digits"))
+        self._traffic = Traffic(Load(self._place.clients_url, "digits", self._rate), rows)
+        self._screen.show_traffic(self._traffic.account)
+        self._sending = asyncio.create_task(self._traffic.run())
+        await asyncio.sleep(WARM_TRAFFIC_S)
+
+    async def _stop_traffic(self) -> None:
+        if self._traffic is not None and self._sending is not None:
+            self._traffic.stop()
+            await self._sending
+            self._sending = None
+
+    async def _roll_out(self, number: int) -> None:
+        """One rollout from its start to its end, with what happens to it on the way."""
+        plan = ["--plan", str(PLAN)] if number > 1 else []
+        begun = await sluice(
+            self._place, "rollout", "start", f"digits/{number}", *plan, "--url", self._place.control_url, "--json"
+        )
+        rollout: dict[str, Any] = json.loads(begun)
+        reached, is_hurt = 0.0, False
+        ends = time.monotonic() + ROLLOUT_TIMEOUT_S
+        while rollout["status"] not in ENDED:
+            if time.monotonic() > ends:
+                raise DemoError(f"digits/{number} was not decided within {ROLLOUT_TIMEOUT_S:g} s: {rollout['summary']}")
+            await asyncio.sleep(0.25)
+            rollout = await ask(self._place, rollout["id"]) or rollout
+            reached = max(reached, rollout["weight"] if rollout["status"] == "canary" else 0.0)
+            self._screen.show_rollout(rollout)
+            if not is_hurt and await self._hurt(number, rollout):
+                is_hurt = True
+        self.outcome.rollouts.append({**rollout, "weight_reached": reached})
+        self._screen.note(rollout["summary"])
+
+    async def _hurt(self, number: int, rollout: dict[str, Any]) -> bool:
+        """Do to a rollout what the story wants done to it, once it is where it should happen."""
+        if rollout["status"] != "canary" or rollout["seconds_in_stage"] < 3.0:
+            return False
+        if number == 2 and rollout["stage"] == 3:
+            await self._kill_control_plane(rollout)
+            return True
+        if number == 4:
+            pid = faults.crash_pool(self._place.home, "digits", number)
+            self._screen.note(
+                f"digits/4's server process {pid} crashed (SIGSEGV) at {rollout['weight']:.0%} of the traffic"
+            )
+            return True
+        return False
+
+    async def _kill_control_plane(self, rollout: dict[str, Any]) -> None:
+        """SIGKILL it, and read what it had stored before `sluice up` starts it again."""
+        pid = faults.kill_control_plane(self._place.home)
+        stored = stored_state(self._place.home, rollout["id"])
+        self._screen.note(f"control plane {pid} killed (SIGKILL) with {stored['requests']:,} requests of evidence")
+        after = None
+        while after is None:
+            await asyncio.sleep(0.1)
+            after = await ask(self._place, rollout["id"])
+        self.outcome.restart = Restart(stored["requests"], after["requests"], stored["status"], after["status"])
+        self._screen.note(f"control plane is back with {after['requests']:,} requests of evidence")
+
+
+def stored_state(home: Path, key: int) -> dict[str, Any]:
+    """A rollout's state as the database has it."""
+    with sqlite3.connect(f"file:{home / 'control.db'}?mode=ro", uri=True) as connection:
+        (text,) = connection.execute("SELECT state FROM rollouts WHERE id = ?", (key,)).fetchone()
+    connection.close()
+    state: dict[str, Any] = json.loads(text)
+    return state
+
+
+def left_behind(home: Path) -> list[str]:
+    """Processes that still run with the demo's folder on their command line, and shared memory that they left."""
+    found = []
+    for entry in Path("/proc").iterdir():
+        if entry.name.isdigit():
+            try:
+                command = (entry / "cmdline").read_bytes().replace(b"\0", b" ").decode(errors="replace")
+            except OSError:
+                continue
+            if str(home) in command and " demo" not in command:
+                found.append(f"process {entry.name}: {command[:80]}")
+    prefixes = [json.loads(path.read_text()).get("shm_prefix") for path in (home / "pools").glob("*/process.json")]
+    names = [path.name for path in Path("/dev/shm").iterdir()]
+    found += [f"shared memory {name}" for name in names if any(p and name.startswith(p) for p in prefixes)]
+    return found

@@ -1,0 +1,198 @@
+"""`sluice releases`, `sluice rollout ...` and `sluice control`: the release engineer's side of the control plane.
+
+Exit codes: 0 done, 1 a watched rollout was not promoted, 2 a mistake or a refusal; nothing was changed then.
+"""
+
+import contextlib
+import getpass
+import json
+from collections.abc import Iterator
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from rich.console import Console
+from rich.table import Table
+
+from rollout.client import DEFAULT_URL, ClientError, ControlClient
+from rollout.config import load_settings
+from rollout.errors import ControlError
+from rollout.plan import PlanError, load_plan, plan_to_json
+from rollout.pools.errors import PoolError
+from rollout.watch import picture
+from rollout.watch import watch as watch_live
+
+Url = Annotated[str, typer.Option("--url", envvar="SLUICE_URL", help="The control plane.")]
+AsJson = Annotated[bool, typer.Option("--json", help="Print JSON instead.")]
+Reason = Annotated[str, typer.Option("--reason", help="Why; it goes into the history.")]
+Which = Annotated[str, typer.Argument(metavar="[ID|MODEL]", help="A rollout's number, or a model for its newest.")]
+
+rollout = typer.Typer(
+    no_args_is_help=True, add_completion=False, help="Bring a release onto live traffic by degrees, and watch it."
+)
+_out, _err = Console(), Console(stderr=True)
+
+
+@contextlib.contextmanager
+def told() -> Iterator[None]:
+    """Errors become one line that says what to do, and exit code 2."""
+    try:
+        yield
+    except (ClientError, ControlError, PlanError, PoolError) as exc:
+        _err.print(f"error: {exc}", style="red", markup=False, highlight=False, soft_wrap=True)
+        raise typer.Exit(2) from exc
+
+
+def releases(
+    model: Annotated[str | None, typer.Argument(help="Only this model's.")] = None,
+    url: Url = DEFAULT_URL,
+    as_json: AsJson = False,
+) -> None:
+    """List the releases of the model repository, and what each does now."""
+    with told(), ControlClient(url) as client:
+        found = client.releases(model)
+    if as_json:
+        typer.echo(json.dumps(found))
+        return
+    table = Table("release", "run", "made", "accuracy", "now")
+    for one in found:
+        accuracy = one["metrics"].get("accuracy")
+        shown = "" if accuracy is None else f"{accuracy:.4f}"
+        table.add_row(one["name"], one["run"], one["created_at"], shown, one["doing"])
+    _out.print(table)
+
+
+@rollout.command()
+def start(
+    release: Annotated[str, typer.Argument(metavar="MODEL/NUMBER", help="The release to bring in, as in digits/7.")],
+    plan: Annotated[
+        Path | None, typer.Option("--plan", help="A plan (TOML or JSON); default: the default plan.")
+    ] = None,
+    watch: Annotated[bool, typer.Option("--watch", help="Show it live until it ends.")] = False,
+    reason: Reason = "",
+    url: Url = DEFAULT_URL,
+    as_json: AsJson = False,
+) -> None:
+    """Start a rollout. The first release of a model becomes stable as soon as it is ready.
+
+    Example: sluice rollout start digits/2 --plan plan.toml --watch
+    """
+    with told(), ControlClient(url) as client:
+        model, number = _release(release)
+        wanted = {} if plan is None else plan_to_json(load_plan(plan))
+        begun = client.begin(model, number, wanted, getpass.getuser(), reason)
+        if watch:
+            _end(watch_live(client, begun["id"], _out), as_json)
+    _show(begun, as_json)
+
+
+@rollout.command()
+def status(which: Which = "", url: Url = DEFAULT_URL, as_json: AsJson = False) -> None:
+    """Show one rollout, or without a number the newest ones."""
+    with told(), ControlClient(url) as client:
+        if which:
+            _show(_find(client, which), as_json)
+            return
+        found = client.rollouts()
+    if as_json:
+        typer.echo(json.dumps(found))
+        return
+    table = Table("id", "release", "status", "decided by", "requests", "what")
+    for one in found:
+        decision = one["decision"] or {}
+        table.add_row(
+            str(one["id"]), f"{one['model']}/{one['release']}", one["status"], decision.get("by", ""),
+            f"{one['requests']:,}", one["summary"],
+        )  # fmt: skip
+    _out.print(table)
+
+
+@rollout.command()
+def watch(which: Which, url: Url = DEFAULT_URL, as_json: AsJson = False) -> None:
+    """Show a rollout live until it ends; exit code 1 when it was not promoted."""
+    with told(), ControlClient(url) as client:
+        _end(watch_live(client, _find(client, which)["id"], _err if as_json else _out), as_json)
+
+
+@rollout.command()
+def hold(which: Which, reason: Reason = "", url: Url = DEFAULT_URL, as_json: AsJson = False) -> None:
+    """Keep a rollout where it is. Harm still takes it back."""
+    _order("hold", which, reason, url, as_json)
+
+
+@rollout.command()
+def resume(which: Which, reason: Reason = "", url: Url = DEFAULT_URL, as_json: AsJson = False) -> None:
+    """Let a held rollout go on."""
+    _order("resume", which, reason, url, as_json)
+
+
+@rollout.command()
+def abort(which: Which, reason: Reason = "", url: Url = DEFAULT_URL, as_json: AsJson = False) -> None:
+    """End a rollout now; all traffic goes back to stable."""
+    _order("abort", which, reason, url, as_json)
+
+
+@rollout.command()
+def history(which: Which, url: Url = DEFAULT_URL, as_json: AsJson = False) -> None:
+    """Show what happened in a rollout: when, by whom and why."""
+    with told(), ControlClient(url) as client:
+        told_of = client.history(_find(client, which)["id"])
+    if as_json:
+        typer.echo(json.dumps(told_of))
+        return
+    table = Table("when", "by", "what", "why")
+    for one in told_of:
+        when = datetime.fromtimestamp(one["at"], UTC).strftime("%Y-%m-%d %H:%M:%S")
+        table.add_row(when, one["author"], one["what"].replace("_", " "), one["reason"])
+    _out.print(table)
+
+
+def control(
+    config: Annotated[Path | None, typer.Option("--config", help="TOML file with a [control] table.")] = None,
+    home: Annotated[str | None, typer.Option("--home", help="Where state is kept; default .sluice.")] = None,
+    repository: Annotated[str | None, typer.Option("--repository", help="The model repository.")] = None,
+    listen: Annotated[str | None, typer.Option("--listen", help="HOST:PORT; default 127.0.0.1:8080.")] = None,
+) -> None:
+    """Run the control plane alone, for gateways that run elsewhere."""
+    from rollout.api.app import serve
+    from rollout.pools.process import TritonHost
+
+    with told():
+        settings = load_settings(config, home=home, repository=repository, listen=listen)
+        serve(settings, TritonHost(settings.home_path))
+
+
+def _order(what: str, which: str, reason: str, url: str, as_json: bool) -> None:
+    with told(), ControlClient(url) as client:
+        _show(client.order(_find(client, which)["id"], what, getpass.getuser(), reason), as_json)
+
+
+def _release(text: str) -> tuple[str, int]:
+    model, _, number = text.rpartition("/")
+    if not model or not number.isascii() or not number.isdigit():
+        raise ClientError(f"a release is written MODEL/NUMBER, as in digits/7, not {text!r}")
+    return model, int(number)
+
+
+def _find(client: ControlClient, which: str) -> dict[str, Any]:
+    if which.isdigit():
+        return client.rollout(int(which))
+    found = client.rollouts(which)
+    if not found:
+        raise ClientError(f"no rollout of {which!r} was ever started: `sluice rollout status` lists all")
+    return found[0]
+
+
+def _show(found: dict[str, Any], as_json: bool) -> None:
+    if as_json:
+        typer.echo(json.dumps(found))
+    else:
+        _out.print(f"rollout {found['id']}", style="dim")
+        _out.print(picture(found))
+
+
+def _end(found: dict[str, Any], as_json: bool) -> None:
+    if as_json:
+        typer.echo(json.dumps(found))
+    raise typer.Exit(0 if found["status"] == "promoted" else 1)

@@ -1,0 +1,204 @@
+"""`sluice up`: control plane and gateway on this machine, kept running until told to stop.
+
+Both are processes of their own. One that dies is started again; neither takes the other along, and server processes
+outlive the control plane. On SIGINT or SIGTERM: the gateway drains, the control plane ends, the pools are stopped.
+"""
+
+import fcntl
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from types import FrameType
+from typing import Annotated, TextIO
+
+import httpx
+import typer
+from rich.console import Console
+
+from rollout.cli import told
+from rollout.config import ControlSettings, load_settings
+from rollout.errors import ConflictError, ControlError
+from rollout.pools.installation import install, this_machine
+from rollout.pools.process import TritonHost
+
+READY_TIMEOUT_S = 30.0
+STOP_TIMEOUT_S = 45.0
+RESTART_AFTER_S = 0.5
+_err = Console(stderr=True)
+
+
+def up(
+    config: Annotated[
+        Path | None, typer.Option("--config", help="TOML file with [control] and [gateway] tables.")
+    ] = None,
+    home: Annotated[str | None, typer.Option("--home", help="Where state and logs are kept; default .sluice.")] = None,
+    repository: Annotated[
+        str | None, typer.Option("--repository", help="The model repository; default models.")
+    ] = None,
+    listen: Annotated[str, typer.Option("--listen", help="Where clients connect.")] = "127.0.0.1:8000",
+    metrics_listen: Annotated[str, typer.Option("--metrics-listen", help="Prometheus.")] = "127.0.0.1:8002",
+    control_listen: Annotated[str | None, typer.Option("--control-listen", help="Default 127.0.0.1:8080.")] = None,
+    workers: Annotated[int | None, typer.Option("--workers", help="Gateway workers; default one a core.")] = None,
+) -> None:
+    """Run everything on this machine: control plane, gateway, and a Triton for each release that serves.
+
+    Example: sluice up --home .sluice --repository models
+    """
+    with told():
+        settings = load_settings(config, home=home, repository=repository, listen=control_listen)
+        install(this_machine(), settings.home_path / "triton")
+        for address in (listen, metrics_listen, settings.listen):
+            check_free(address)
+        gateway = [
+            "--control-url", settings.url, "--listen", listen, "--metrics-listen", metrics_listen,
+            "--state-dir", str(settings.home_path / "gateway"), *(["--workers", str(workers)] if workers else []),
+            *(["--config", str(config)] if config else []),
+        ]  # fmt: skip
+        Everything(settings, listen, gateway).run()
+
+
+def check_free(address: str) -> None:
+    """Raises ConflictError when something listens there."""
+    host, _, port = address.rpartition(":")
+    with socket.socket() as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind((host, int(port)))
+        except (OSError, ValueError, OverflowError) as exc:
+            raise ConflictError(
+                f"{address} cannot be listened on ({exc}): stop what uses it, or choose another port"
+            ) from exc
+
+
+class Part:
+    """One of our processes, with its log and, beside it, its pid."""
+
+    def __init__(self, name: str, arguments: list[str], log: Path) -> None:
+        self.name = name
+        self._arguments = [sys.executable, "-m", "sluice", *arguments]
+        self._log_path = log
+        self._log: TextIO | None = None
+        self.process: subprocess.Popen[str] | None = None
+        self.started_at = 0.0
+
+    def start(self) -> None:
+        self._log_path.parent.mkdir(parents=True, exist_ok=True)
+        if self._log is None:
+            self._log = self._log_path.open("a")
+        # A session of its own: Ctrl-C on the terminal reaches `sluice up`, which stops the parts in order.
+        self.process = subprocess.Popen(
+            self._arguments, stdout=self._log, stderr=subprocess.STDOUT, text=True, start_new_session=True
+        )
+        self.started_at = time.monotonic()
+        self._log_path.with_suffix(".pid").write_text(str(self.process.pid))
+
+    @property
+    def is_running(self) -> bool:
+        return self.process is not None and self.process.poll() is None
+
+    def stop(self, timeout_s: float) -> None:
+        if self.process is not None and self.process.poll() is None:
+            self.process.terminate()
+            try:
+                self.process.wait(timeout_s)
+            except subprocess.TimeoutExpired:
+                self.process.kill()
+                self.process.wait()
+        if self._log is not None:
+            self._log.close()
+            self._log = None
+
+    def last_words(self) -> str:
+        lines = self._log_path.read_text(errors="replace").strip().splitlines() if self._log_path.exists() else []
+        return lines[-1] if lines else "it said nothing"
+
+
+class Everything:
+    """Control plane, gateway and pools of one home."""
+
+    def __init__(self, settings: ControlSettings, listen: str, gateway_arguments: list[str]) -> None:
+        self._settings = settings
+        self._listen = listen
+        home = settings.home_path
+        control = [
+            "control",
+            "--home",
+            str(home),
+            "--repository",
+            str(settings.repository_path),
+            "--listen",
+            settings.listen,
+        ]
+        self._control = Part("control plane", control, home / "logs" / "control.log")
+        self._gateway = Part("gateway", ["gateway", *gateway_arguments], home / "logs" / "gateway.log")
+        self._is_stopping = False
+
+    def run(self) -> None:
+        """Run until a signal. Raises ControlError when it cannot start; nothing is left running."""
+        self._settings.home_path.mkdir(parents=True, exist_ok=True)
+        with (self._settings.home_path / "up.lock").open("w") as lock:
+            try:
+                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except OSError as exc:
+                raise ConflictError(f"`sluice up` runs already on {self._settings.home_path}") from exc
+            for number in (signal.SIGINT, signal.SIGTERM):
+                signal.signal(number, self._told_to_stop)
+            try:
+                self._start()
+                self._announce()
+                while not self._is_stopping:
+                    self._replace_dead()
+                    time.sleep(0.1)
+            finally:
+                self._stop()
+
+    def _told_to_stop(self, _number: int, _frame: FrameType | None) -> None:
+        self._is_stopping = True
+
+    def _start(self) -> None:
+        self._control.start()
+        self._wait(self._control, lambda: _answers(f"{self._settings.url}/v1/health"))
+        self._gateway.start()
+        self._wait(self._gateway, lambda: _answers(f"http://{self._listen}/v2/health/live"))
+
+    def _wait(self, part: Part, is_ready: Callable[[], bool]) -> None:
+        ends = time.monotonic() + READY_TIMEOUT_S
+        while not is_ready() and not self._is_stopping:
+            if not part.is_running or time.monotonic() > ends:
+                raise ControlError(f"the {part.name} did not start: {part.last_words()}")
+            time.sleep(0.05)
+
+    def _announce(self) -> None:
+        logs = self._settings.home_path / "logs"
+        _err.print(
+            f"[bold green]sluice is up[/]  clients http://{self._listen}  control {self._settings.url}  logs {logs}"
+        )
+        _err.print(
+            "next: sluice export RUN --model NAME; sluice rollout start NAME/1; Ctrl-C stops everything", style="dim"
+        )
+
+    def _replace_dead(self) -> None:
+        for part in (self._control, self._gateway):
+            if not part.is_running and time.monotonic() - part.started_at > RESTART_AFTER_S and not self._is_stopping:
+                assert part.process is not None
+                _err.print(f"the {part.name} ended ({part.process.returncode}); starting it again", style="yellow")
+                part.start()
+
+    def _stop(self) -> None:
+        _err.print("stopping: gateway, control plane, pools", style="dim")
+        self._gateway.stop(STOP_TIMEOUT_S)
+        self._control.stop(STOP_TIMEOUT_S)
+        host = TritonHost(self._settings.home_path)
+        for pool in host.found():
+            host.stop(pool, 10.0)
+
+
+def _answers(url: str) -> bool:
+    try:
+        return httpx.get(url, timeout=1.0, trust_env=False).is_success
+    except httpx.HTTPError:
+        return False

@@ -9,6 +9,7 @@ import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from loadtests.errors import DemoError
 from rollout.client import ClientError, ControlClient
@@ -145,10 +146,10 @@ class Up:
             await self._process.wait()
 
 
-async def ask(place: Place, key: int) -> dict[str, object] | None:
+async def ask(place: Place, key: int) -> dict[str, Any] | None:
     """A rollout as it stands; None while the control plane is away."""
 
-    def fetch() -> dict[str, object] | None:
+    def fetch() -> dict[str, Any] | None:
         try:
             with ControlClient(place.control_url, timeout_s=2.0) as client:
                 return client.rollout(key)

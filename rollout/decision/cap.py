@@ -1,16 +1,26 @@
-"""The evidence cap: however much happens in one block of time, it adds a bounded amount of evidence.
+"""The evidence cap: however much happens in one block of time, it adds, and takes, a bounded amount of evidence.
 
 Knows blocks and log e-values. Knows nothing of where the evidence comes from.
 
-`facts/statistics.md` 1.7: log E_capped grows by min(d, limit) a block, with d = the block's increment of log E and
-limit = ln(1/alpha)/m, so at least m blocks must agree. min(X, c) of an e-value X is an e-value, and the product over
-blocks stays a test supermartingale, inside the running block too. Bursts on one arm (a replica's pause, a noisy
-neighbour) break the independence that every per-request test assumes; they must be shorter than a block.
+`facts/statistics.md` 1.7, with a reserve. A block in which the e-value grew by the factor X multiplies the evidence by
+
+    min(reserve + (1 - reserve) X, needed^(1/m))
+
+so at least m blocks must agree, and one bad block takes no more than ln(1/reserve). Betting only a part of the wealth
+and min(., c) both keep the expectation at most 1, so the product over blocks is a test supermartingale, inside the
+running block too. Bursts on one arm (a replica's pause, a noisy neighbour) break the independence that every
+per-request test assumes: without the cap one would decide, and without the reserve no later block could make good for
+it. They must be shorter than a block.
 """
 
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+
+from rollout.decision.mixture import log_mix
+
+RESERVE = 0.1
+"""The part of the wealth that a block does not risk: it takes at most 2.3 nats, and small gains shrink by a tenth."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,7 +50,7 @@ class CappedEvidence:
 
     @property
     def log_e(self) -> float:
-        return self.banked + min(self.latest - self.opened, self.limit)
+        return self.banked + min(log_mix(RESERVE, 0.0, self.latest - self.opened), self.limit)
 
     def to_json(self) -> list[float]:
         return [self.block, self.banked, self.opened, self.latest]

@@ -48,6 +48,9 @@ class ExceedanceProcess:
         stable = _exceeding(comparison.stable, threshold)
         return replace(self, odds=self.odds.add(comparison.weight, candidate, stable))
 
+    def shared(self) -> "ExceedanceProcess":
+        return replace(self, odds=self.odds.shared())
+
     @property
     def log_e(self) -> float:
         return self.odds.log_e

@@ -40,8 +40,9 @@ class ErrorEvidence:
     def add(self, block: int, comparison: Comparison) -> "ErrorEvidence":
         candidate, stable = comparison.candidate, comparison.stable
         arms = (Tally(candidate.requests, candidate.failures), Tally(stable.requests, stable.failures))
-        harm = self.harm.add(comparison.weight, *arms)
-        clear = self.clear.add(comparison.weight, *arms)
+        is_new_block = block > self.capped.harm.block
+        harm, clear = (self.harm.shared(), self.clear.shared()) if is_new_block else (self.harm, self.clear)
+        harm, clear = harm.add(comparison.weight, *arms), clear.add(comparison.weight, *arms)
         rate = stable.failures / stable.requests if stable.requests else 0.0
         return ErrorEvidence(
             harm,
@@ -144,13 +145,19 @@ class LatencyEvidence:
         return replace(seen, requests=requests)._compared(block, comparison)
 
     def _compared(self, block: int, comparison: Comparison) -> "LatencyEvidence":
-        harm = tuple(p.add(c, comparison) for p, c in zip(self.harm, self.thresholds, strict=True))
+        harm = self._added(self.harm, comparison, is_new_block=block > self.harm_cap.block)
         updated = replace(self, harm=harm, harm_cap=self.harm_cap.add(block, log_mean_exp([p.log_e for p in harm])))
         if comparison.weight < self.clear_from_weight:
             return updated
-        clear = tuple(p.add(c, comparison) for p, c in zip(self.clear, self.thresholds, strict=True))
+        clear = self._added(self.clear, comparison, is_new_block=block > self.clear_caps[0].block)
         caps = tuple(cap.add(block, p.log_e) for cap, p in zip(self.clear_caps, clear, strict=True))
         return replace(updated, clear=clear, clear_caps=caps)
+
+    def _added(
+        self, processes: tuple[ExceedanceProcess, ...], comparison: Comparison, *, is_new_block: bool
+    ) -> tuple[ExceedanceProcess, ...]:
+        ready = (process.shared() for process in processes) if is_new_block else processes
+        return tuple(process.add(c, comparison) for process, c in zip(ready, self.thresholds, strict=True))
 
     @property
     def log_harm(self) -> float:

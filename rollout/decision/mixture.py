@@ -16,6 +16,12 @@ def log_mean_exp(logs: Sequence[float]) -> float:
     return top + math.log(sum(math.exp(value - top) for value in logs) / len(logs))
 
 
+def log_mix(share: float, first: float, second: float) -> float:
+    """ln(share * exp(first) + (1 - share) * exp(second)), without overflow. `share` in (0, 1)."""
+    first, second = first + math.log(share), second + math.log1p(-share)
+    return max(first, second) + math.log1p(math.exp(-abs(first - second)))
+
+
 def log_spaced(first: float, last: float, count: int) -> tuple[float, ...]:
     """`count` values from `first` to `last` with a constant ratio."""
     step = math.log(last / first) / (count - 1)

@@ -21,10 +21,12 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
-from rollout.decision.mixture import log_mean_exp, log_spaced
+from rollout.decision.mixture import log_mean_exp, log_mix, log_spaced
 
 RATE_GRID = log_spaced(1.1, 12.0, 10)
 """How many times worse (or better) than the boundary an error rate may be."""
+SHARED = 0.05
+"""The part of the evidence that the alternatives share anew in each block."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,6 +90,15 @@ class OddsProcess:
         """The evidence after these counts too. Merged counts of one weight give what the stream gives."""
         factors = self.test.log_factors(weight, candidate, stable)
         return replace(self, logs=tuple(log + factor for log, factor in zip(self.logs, factors, strict=True)))
+
+    def shared(self) -> "OddsProcess":
+        """The same e-value, with a little of it given to every alternative alike (fixed share).
+
+        Asked for between blocks. After a burst the alternatives that it refuted can count again, at a price of at most
+        ln(1 - SHARED) a block.
+        """
+        mean = self.log_e
+        return replace(self, logs=tuple(log_mix(SHARED, mean, log) for log in self.logs))
 
     @property
     def log_e(self) -> float:

@@ -29,7 +29,11 @@ class Behaviour:
 
 @dataclass
 class World:
-    """Traffic of `rate` requests/s. On `better` of the copies only the candidate is right, on `worse` only stable."""
+    """Traffic of `rate` requests/s. On `better` of the copies only the candidate is right, on `worse` only stable.
+
+    `host_spread` slows both releases alike, anew each second (in logs). In the seconds of `burst` the candidate alone
+    is eight times slower.
+    """
 
     seed: int
     stable: Behaviour = Behaviour()
@@ -38,7 +42,11 @@ class World:
     worse: float = 0.02
     rate: float = 300.0
     labelled: float = 0.85
+    host_spread: float = 0.0
+    burst: range = range(0)
     dice: np.random.Generator = field(init=False)
+    host: float = field(init=False, default=1.0)
+    now: int = field(init=False, default=0)
 
     def __post_init__(self) -> None:
         self.dice = np.random.default_rng(self.seed)
@@ -46,6 +54,8 @@ class World:
     def second(self, route: ReplaceRoute) -> Observed:
         """What the gateways count in one second under this route."""
         weight = route.candidate.weight if route.candidate else 0.0
+        self.now += 1
+        self.host = float(np.exp(self.dice.normal(0.0, self.host_spread)))
         requests = int(self.dice.poisson(self.rate))
         taken = int(self.dice.binomial(requests, weight))
         stable, candidate = self.arm(self.stable, requests - taken), self.arm(self.candidate, taken)
@@ -59,7 +69,8 @@ class World:
 
     def arm(self, behaviour: Behaviour, requests: int) -> ArmCounts:
         failures = int(self.dice.binomial(requests, behaviour.failing))
-        logs = self.dice.normal(math.log(behaviour.median_us), behaviour.spread, requests - failures)
+        slowdown = self.host * (8.0 if self.now in self.burst and behaviour is self.candidate else 1.0)
+        logs = self.dice.normal(math.log(behaviour.median_us * slowdown), behaviour.spread, requests - failures)
         histogram: dict[int, int] = {}
         for latency in np.exp(logs):
             bucket = bucket_of(float(latency))

@@ -203,7 +203,7 @@ def test_latency_clears_only_from_half_the_last_weight_on():
     story = story_in(Status.CANARY)
     story.watch(Status.CANARY, stage=2)
     assert story.state.evidence.latency.requests > 0
-    assert story.state.evidence.latency.log_clear == 0.0
+    assert story.state.evidence.latency.log_clear == pytest.approx(0.0)
     story.watch(Status.BAKING)
     assert story.state.evidence.is_cleared(PLAN, Guard.LATENCY)
 

@@ -12,11 +12,11 @@ from gateway.windows import LAST_BUCKET
 from rollout.decision.agreement import AgreementProcess, log_beta, log_incomplete_beta
 from rollout.decision.betting import BettingProcess, Side
 from rollout.decision.breaker import BROKEN, TOLERATED, Breaker
-from rollout.decision.cap import CappedEvidence
+from rollout.decision.cap import RESERVE, CappedEvidence
 from rollout.decision.counts import Agreement, ArmCounts, Comparison, PairedLabels
 from rollout.decision.exceedance import ExceedanceProcess, RecentLatency, threshold_at
 from rollout.decision.mixture import log_mean_exp, log_spaced
-from rollout.decision.odds import OddsProcess, OddsTest, Tally
+from rollout.decision.odds import SHARED, OddsProcess, OddsTest, Tally
 
 ROUNDING = 1e-9
 
@@ -138,7 +138,7 @@ def test_seven_failures_trip_the_breaker_even_after_an_hour_of_success():
 
 
 @given(st.lists(st.tuples(st.integers(0, 6), st.floats(-30, 30)), max_size=30), st.integers(1, 5))
-def test_a_block_adds_no_more_than_its_share(steps, blocks):
+def test_a_block_adds_no_more_than_its_share_and_takes_no_more_than_it_risked(steps, blocks):
     cap, before, raw = CappedEvidence.needing(blocks, 0.01), 0.0, 0.0
     for block, change in sorted(steps, key=lambda step: step[0]):
         if block > cap.block:
@@ -146,7 +146,7 @@ def test_a_block_adds_no_more_than_its_share(steps, blocks):
         raw += change
         cap = cap.add(block, raw)
         assert cap.log_e <= before + math.log(100) / blocks + ROUNDING
-        assert cap.log_e <= raw + ROUNDING
+        assert cap.log_e >= before + math.log(RESERVE) - ROUNDING
 
 
 @given(weights, st.lists(st.floats(0.01, 1), min_size=6, max_size=6), st.integers(0, 3), st.integers(0, 2))
@@ -185,6 +185,25 @@ def test_the_quantile_is_the_nearest_ranks_bucket(histogram, p):
     rank = max(1, math.ceil(p * len(latencies)))
     assert RecentLatency(0, histogram).quantile_bucket(p) == latencies[rank - 1]
     assert RecentLatency(10**6, histogram).quantile_bucket(p) == LAST_BUCKET
+
+
+@given(st.lists(st.floats(-500, 500), min_size=10, max_size=10))
+def test_sharing_leaves_the_evidence_as_it_is_and_gives_every_alternative_a_part(logs):
+    before = OddsProcess(OddsTest.of_harm(1.0, 0.001), tuple(logs))
+    after = before.shared()
+    assert after.log_e == pytest.approx(before.log_e, rel=1e-12, abs=1e-9)
+    assert min(after.logs) >= before.log_e + math.log(SHARED) - ROUNDING
+
+
+@given(st.lists(st.tuples(st.floats(0.01, 1), st.floats(0, 5)), min_size=2, max_size=6))
+def test_the_cap_keeps_an_e_value_an_e_value(outcomes):
+    """Any gamble whose factor has expectation 1 has at most 1 after the reserve and the cap."""
+    total = sum(chance for chance, _ in outcomes)
+    mean = sum(chance * factor for chance, factor in outcomes) / total
+    assume(mean > 1e-6)
+    capped = CappedEvidence.needing(3, 0.01)
+    factors = [(chance / total, factor / mean) for chance, factor in outcomes if factor > 1e-9]
+    assert sum(p * math.exp(capped.add(1, math.log(x)).log_e) for p, x in factors) <= 1 + ROUNDING
 
 
 def test_a_threshold_is_read_from_successes_just_below_their_quantile():

@@ -79,6 +79,17 @@ def test_zero_errors_clear_the_error_guard():
         assert end.evidence.is_cleared(DEMO, Guard.ERRORS)
 
 
+def test_a_host_that_slows_both_releases_takes_nothing_back():
+    ends = outcomes(DEMO, better=0.03, worse=0.01, host_spread=0.7)
+    assert [end.status for end in ends].count(Status.PROMOTED) >= len(ends) - 2
+
+
+def test_a_burst_on_the_candidate_shorter_than_a_block_takes_nothing_back():
+    for second in (12, 20, 27):
+        ends = outcomes(DEMO, better=0.03, worse=0.01, burst=range(second, second + 4))
+        assert {end.status for end in ends} == {Status.PROMOTED}
+
+
 def edge_of_the_null() -> Plan:
     """Margins near nothing: equal releases then lie where a false rollback is likeliest, and are never cleared."""
     guards = Guards(

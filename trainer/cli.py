@@ -44,7 +44,7 @@ def train(
 
 def _train(config_path: Path, out: Path, resume: bool) -> Run:
     config = read_config(config_path)
-    load_dataset(config.data)
+    dataset = load_dataset(config.data)
     with _stderr.status("loading torch"):
         from trainer import loop
     with _bar() as bar:
@@ -61,7 +61,7 @@ def _train(config_path: Path, out: Path, resume: bool) -> Run:
                 speed=f"{speed:,.0f} samples/s" if speed else "",
             )
 
-        return loop.train(config, out, resume=resume, watch=watch, announce=bar.console.print)
+        return loop.train(config, dataset, out, resume=resume, watch=watch, announce=bar.console.print)
 
 
 def _bar() -> Progress:

@@ -18,7 +18,7 @@ from torch.nn import functional
 from trainer import checkpoint as checkpoints
 from trainer import manifest
 from trainer.config import Config, TrainingConfig
-from trainer.data import load_dataset
+from trainer.data import Dataset
 from trainer.errors import CheckpointError, ConfigError, RunError
 from trainer.models import build_model
 from trainer.result import finish
@@ -38,22 +38,21 @@ class Progress:
 
 def train(
     config: Config,
+    dataset: Dataset,
     out: Path,
     *,
     resume: bool = False,
     watch: Callable[[Progress], None] = lambda progress: None,
     announce: Callable[[str], None] = lambda message: None,
 ) -> manifest.Run:
-    """Train, and leave a run folder with its manifest written last.
+    """Train on `dataset`, loaded as `config.data` says, and leave a run folder with its manifest written last.
 
     Killed at any moment and called again with `resume`, it ends with the same weights, bit by bit, as if it had not
     been killed: the generators' states are part of a checkpoint, and only deterministic algorithms are used.
 
     Raises:
-        TrainerError: the data, the configuration, the folder or its checkpoints are not as they should be. Nothing
-            was written.
+        TrainerError: the configuration, the folder or its checkpoints are not as they should be. Nothing was written.
     """
-    dataset = load_dataset(config.data)
     check_folder(out, resume)
     settings = config.training
     device = choose_device(settings)

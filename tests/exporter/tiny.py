@@ -1,10 +1,12 @@
 """A run and its release, trained and exported for real in a few seconds, for every test that needs one."""
 
+from dataclasses import replace
 from pathlib import Path
 
 from exporter.pipeline import export_run
 from exporter.release import Release
 from trainer.config import Config, ModelConfig, TrainingConfig
+from trainer.data import load_dataset
 from trainer.loop import train
 
 TINY = Config(model=ModelConfig(hidden=(16,)), training=TrainingConfig(epochs=5, device="cpu"))
@@ -12,8 +14,8 @@ TINY = Config(model=ModelConfig(hidden=(16,)), training=TrainingConfig(epochs=5,
 
 def tiny_run(folder: Path, seed: int = 0) -> Path:
     """Train on the digits for five epochs (about 85 % right) into `folder`, and return it."""
-    training = TrainingConfig(epochs=5, device="cpu", seed=seed)
-    train(Config(model=TINY.model, training=training), folder)
+    config = replace(TINY, training=replace(TINY.training, seed=seed))
+    train(config, load_dataset(config.data), folder)
     return folder
 
 

@@ -10,8 +10,9 @@ import pytest
 from exporter.release import Release
 from exporter.verify import answer, open_session
 from rollout.pools.errors import PoolStartError
-from rollout.pools.process import LOG, TritonHost
+from rollout.pools.process import TritonHost
 from rollout.pools.seam import PoolProcess
+from rollout.pools.server import LOG
 from tests.pools.clients import ask, call, changed, image, labels, wide_release
 from trainer.data import live_split
 

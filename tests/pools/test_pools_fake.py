@@ -10,7 +10,8 @@ import pytest
 from exporter.release import Golden, Release, Signature, Tensor
 from rollout.pools import v2
 from rollout.pools.errors import PoolStartError, WrongAnswerError
-from rollout.pools.fake import Behaviour, FakeHost
+from rollout.pools.fake import FakeHost
+from rollout.pools.fake_server import Behaviour
 from rollout.pools.seam import PoolHost, PoolProcess
 from tests.pools.clients import ask, call, image, labels
 

@@ -16,9 +16,10 @@ from exporter.release import Golden, Release
 from rollout.pools import kernel
 from rollout.pools.errors import PoolStartError, TritonMissingError, WrongAnswerError
 from rollout.pools.installation import Places
-from rollout.pools.process import LOG, TritonHost
+from rollout.pools.process import TritonHost
 from rollout.pools.records import RECORD, pool_folder, read_record
 from rollout.pools.seam import PoolProcess
+from rollout.pools.server import LOG
 from tests.pools.clients import ask, changed, image
 
 pytestmark = pytest.mark.triton

@@ -2,6 +2,7 @@
 
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -13,7 +14,7 @@ from trainer.data import load_dataset
 from trainer.errors import CheckpointError, RunError
 from trainer.evaluate import answer
 from trainer.loop import Progress, train
-from trainer.manifest import CHECKPOINTS, WEIGHTS, read_run, verify_weights
+from trainer.manifest import CHECKPOINTS, WEIGHTS, Run, read_run, verify_weights
 from trainer.result import load_model
 
 TINY = Config(
@@ -24,7 +25,7 @@ TINY = Config(
 @pytest.fixture(scope="module")
 def run_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("runs") / "tiny"
-    train(TINY, folder)
+    _train(TINY, folder)
     return folder
 
 
@@ -51,7 +52,7 @@ def test_model_is_rebuilt_with_its_preprocessing(run_folder: Path) -> None:
 def test_conv_takes_images_and_reports_progress(tmp_path: Path) -> None:
     seen: list[Progress] = []
     config = replace(TINY, model=ModelConfig(kind="conv", hidden=(4,)), training=TrainingConfig(epochs=2, device="cpu"))
-    run = train(config, tmp_path / "conv", watch=seen.append)
+    run = _train(config, tmp_path / "conv", watch=seen.append)
     assert run.metrics.accuracy > 0.5
     assert [progress.rows for progress in seen if progress.epoch == 2][-1] == seen[-1].rows_total == 2 * 1078
     assert seen[-1].loss < seen[0].loss
@@ -59,10 +60,10 @@ def test_conv_takes_images_and_reports_progress(tmp_path: Path) -> None:
 
 def test_finished_and_unfinished_folders_are_not_written_over(run_folder: Path, tmp_path: Path) -> None:
     with pytest.raises(RunError, match="finished run, which is never written over"):
-        train(TINY, run_folder, resume=True)
+        _train(TINY, run_folder, resume=True)
     unfinished = _unfinished(run_folder, tmp_path)
     with pytest.raises(RunError, match="add --resume"):
-        train(TINY, unfinished)
+        _train(TINY, unfinished)
     with pytest.raises(RunError, match="has not finished"):
         read_run(unfinished)
 
@@ -70,10 +71,10 @@ def test_finished_and_unfinished_folders_are_not_written_over(run_folder: Path, 
 def test_resuming_with_another_configuration_is_refused(run_folder: Path, tmp_path: Path) -> None:
     changed = replace(TINY, training=replace(TINY.training, batch_size=64))
     with pytest.raises(CheckpointError, match=r"config\.training\.batch_size was 32 and is 64"):
-        train(changed, _unfinished(run_folder, tmp_path), resume=True)
+        _train(changed, _unfinished(run_folder, tmp_path), resume=True)
     other_rows = replace(TINY, data=DataConfig(split_seed=9))
     with pytest.raises(CheckpointError, match=r"config\.data\.split_seed was 0 and is 9"):
-        train(other_rows, _unfinished(run_folder, tmp_path / "again"), resume=True)
+        _train(other_rows, _unfinished(run_folder, tmp_path / "again"), resume=True)
 
 
 @pytest.mark.parametrize("damage", [b"", b"garbage", None], ids=["empty", "garbage", "cut short"])
@@ -82,10 +83,17 @@ def test_damaged_checkpoint_is_passed_over_and_said(run_folder: Path, tmp_path: 
     newest = unfinished / CHECKPOINTS / "epoch-0000004.pt"
     newest.write_bytes(newest.read_bytes()[:-100] if damage is None else damage)
     said: list[str] = []
-    train(TINY, unfinished, resume=True, announce=said.append)
+    _train(TINY, unfinished, resume=True, announce=said.append)
     assert "cut short or was changed; trying the one before" in said[0]
     assert said[1] == "going on after epoch 3 of 4"
     assert (unfinished / WEIGHTS).read_bytes() == (run_folder / WEIGHTS).read_bytes()
+
+
+def test_training_killed_before_its_last_writes_is_finished(run_folder: Path, tmp_path: Path) -> None:
+    unfinished = _unfinished(run_folder, tmp_path)
+    run = _train(TINY, unfinished, resume=True)
+    assert (unfinished / WEIGHTS).read_bytes() == (run_folder / WEIGHTS).read_bytes()
+    assert read_run(unfinished) == run
 
 
 def test_only_damaged_checkpoints_are_refused(run_folder: Path, tmp_path: Path) -> None:
@@ -93,7 +101,7 @@ def test_only_damaged_checkpoints_are_refused(run_folder: Path, tmp_path: Path) 
     for path in checkpoints.checkpoint_paths(unfinished / CHECKPOINTS):
         path.write_bytes(path.read_bytes()[:50])
     with pytest.raises(CheckpointError, match=r"every checkpoint in .* is damaged"):
-        train(TINY, unfinished, resume=True)
+        _train(TINY, unfinished, resume=True)
 
 
 def test_changed_weights_are_refused(run_folder: Path, tmp_path: Path) -> None:
@@ -101,6 +109,10 @@ def test_changed_weights_are_refused(run_folder: Path, tmp_path: Path) -> None:
     (tmp_path / WEIGHTS).write_bytes(b"other")
     with pytest.raises(RunError, match="changed after the training"):
         verify_weights(tmp_path, run)
+
+
+def _train(config: Config, out: Path, **how: Any) -> Run:
+    return train(config, load_dataset(config.data), out, **how)
 
 
 def _unfinished(run_folder: Path, parent: Path) -> Path:

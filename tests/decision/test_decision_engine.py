@@ -5,6 +5,7 @@ from dataclasses import replace
 import pytest
 from decision_story import PLAN, Story, good_second, routed_story, story_in
 
+from rollout.decision.counts import Agreement, PairedLabels
 from rollout.decision.engine import TRANSITIONS, UnexpectedEventError, start
 from rollout.decision.events import (
     EVENT_TYPES,
@@ -19,7 +20,7 @@ from rollout.decision.events import (
     RolloutStarted,
 )
 from rollout.decision.instructions import Announce, Candidate, ReplaceRoute, Shadow, StartPool, StopPool
-from rollout.decision.rules import Guard, Inconclusive
+from rollout.decision.rules import AgreementRules, Guard, Inconclusive, QualityRules
 from rollout.decision.state import ENDED, Rollout, Status
 
 SAMPLES: tuple[Event, ...] = (
@@ -206,6 +207,32 @@ def test_latency_clears_only_from_half_the_last_weight_on():
     assert story.state.evidence.latency.log_clear == pytest.approx(0.0)
     story.watch(Status.BAKING)
     assert story.state.evidence.is_cleared(PLAN, Guard.LATENCY)
+
+
+def test_disagreement_takes_a_candidate_back_where_the_plan_minds_it():
+    guards = replace(PLAN.guards, agreement=AgreementRules(enabled=True))
+    story = routed_story(replace(PLAN, guards=guards))
+    while not story.state.has_ended:
+        story.tell(Observed(agreement=Agreement(900, 100)), after=1.0)
+    assert story.state.decision.by == "agreement"
+    assert "different answers to 10 % of" in story.state.decision.reason
+
+
+def test_a_guard_that_is_not_required_does_not_keep_a_candidate_waiting():
+    guards = replace(PLAN.guards, quality=QualityRules(required=False))
+    stages = tuple(replace(stage, clear=frozenset()) for stage in PLAN.stages)
+    story = routed_story(replace(PLAN, guards=guards, stages=stages))
+    while not story.state.has_ended:
+        story.tell(replace(good_second(story.state.rules.weight), quality=PairedLabels()), after=1.0)
+    assert story.state.status is Status.PROMOTED
+    assert story.state.evidence.quality.labels.total == 0
+
+
+def test_copies_that_go_well_do_not_hide_answers_that_fail():
+    story = story_in(Status.CANARY)
+    story.tell(good_second(0.1, failing=1.0), after=2.0)
+    assert (story.state.status, story.state.decision.by) == (Status.ROLLED_BACK, "breaker")
+    assert story.state.decision.reason == "100 of its last 100 requests failed"
 
 
 def test_a_clock_that_jumps_back_stands_still():

@@ -77,6 +77,16 @@ class AnyRollout(RuleBasedStateMachine):
             self.now += 0.7
             self.tell(self.second(failing, worse, 100 if slow else 0))
 
+    @rule()
+    def go_on_well(self) -> None:
+        """What gets a rollout far enough for the rest to matter."""
+        self.fleet.ready |= self.fleet.started
+        self.tell(PoolBecameReady(2))
+        self.tell(Resumed("ann", "back"))
+        for _ in range(10):
+            self.now += 0.7
+            self.tell(self.second(0.0, 0, 0))
+
     def second(self, failing: float, worse: int, slower: int) -> Observed:
         route = self.fleet.route
         weight = route.candidate.weight if route and route.candidate else 0.0

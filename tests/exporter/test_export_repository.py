@@ -11,6 +11,7 @@ from exporter.errors import RepositoryError
 from exporter.release import Golden, Release, Signature, read_release, verify_files
 from exporter.repository import publish
 
+ROOT = Path(__file__).parents[2]
 STEPS = [
     "taking a number",
     "writing files",
@@ -61,7 +62,7 @@ def test_steps_are_the_ones_that_are_killed_below(tmp_path: Path) -> None:
 @pytest.mark.parametrize("step", STEPS)
 def test_killed_at_any_step_nothing_is_lost_or_half(tmp_path: Path, step: str) -> None:
     before = publish(tmp_path, "digits", write)
-    process = subprocess.run([sys.executable, "-c", KILLED, str(tmp_path), step], check=False)
+    process = subprocess.run([sys.executable, "-c", KILLED, str(tmp_path), step], cwd=ROOT, check=False)
     assert process.returncode == -signal.SIGKILL
 
     for number in (1, 2):
@@ -80,7 +81,7 @@ def test_killed_at_any_step_nothing_is_lost_or_half(tmp_path: Path, step: str) -
 def test_staging_of_a_living_exporter_is_left_alone(tmp_path: Path) -> None:
     def write_while_another_publishes(folder: Path, number: int) -> Release:
         code = KILLED.replace("sys.argv[2]", "None")
-        subprocess.run([sys.executable, "-c", code, str(tmp_path)], check=True)
+        subprocess.run([sys.executable, "-c", code, str(tmp_path)], cwd=ROOT, check=True)
         return write(folder, number)
 
     assert publish(tmp_path, "digits", write_while_another_publishes).number == 1
@@ -89,7 +90,7 @@ def test_staging_of_a_living_exporter_is_left_alone(tmp_path: Path) -> None:
 
 def test_exporters_at_once_get_numbers_of_their_own(tmp_path: Path) -> None:
     code = KILLED.replace("sys.argv[2]", "None")
-    running = [subprocess.Popen([sys.executable, "-c", code, str(tmp_path)]) for _ in range(4)]
+    running = [subprocess.Popen([sys.executable, "-c", code, str(tmp_path)], cwd=ROOT) for _ in range(4)]
     assert [process.wait() for process in running] == [0] * 4
     assert sorted(path.name for path in (tmp_path / "digits").iterdir()) == ["1", "2", "3", "4"]
 

@@ -1,4 +1,4 @@
-"""The books: every request that was sent was answered or failed, and by which release."""
+"""The books: every request that was sent was answered, failed or withdrawn, and by which release."""
 
 from collections import Counter, defaultdict
 from dataclasses import dataclass, field
@@ -30,6 +30,8 @@ class Account:
 
     def __init__(self) -> None:
         self.sent = 0
+        self.withdrawn = 0
+        """Cut off by the sender itself, before an answer: the load's end, not the gateway's fault."""
         self.pages: dict[str, Page] = defaultdict(Page)
         self.reasons: Counter[str] = Counter()
         self.labels_sent = 0
@@ -45,10 +47,13 @@ class Account:
 
     @property
     def is_balanced(self) -> bool:
-        return self.sent == self.answered + self.failed
+        return self.sent == self.answered + self.failed + self.withdrawn
 
     def note_sent(self) -> None:
         self.sent += 1
+
+    def note_withdrawn(self) -> None:
+        self.withdrawn += 1
 
     def note_answered(self, release: str, latency_ms: float, fallback: bool, is_right: bool | None) -> None:
         page = self.pages[release]
@@ -68,6 +73,7 @@ class Account:
             "sent": self.sent,
             "answered": self.answered,
             "failed": self.failed,
+            "withdrawn": self.withdrawn,
             "balanced": self.is_balanced,
             "reasons": dict(self.reasons),
             "labels_sent": self.labels_sent,

@@ -57,9 +57,10 @@ async def _run(wanted: Load, rows: Path | None, seconds: float, console: Console
 
 def table_of(account: Account) -> Table:
     """The books as a table, one row a release."""
+    withdrawn = f" + {account.withdrawn:,} withdrawn" if account.withdrawn else ""
     table = Table(
         "release", "answered", "failed", "fallbacks", "accuracy", "p50 ms", "p99 ms",
-        title=f"{account.sent:,} sent = {account.answered:,} answered + {account.failed:,} failed",
+        title=f"{account.sent:,} sent = {account.answered:,} answered + {account.failed:,} failed{withdrawn}",
     )  # fmt: skip
     for name, page in sorted(account.pages.items()):
         accuracy = f"{page.right / page.judged:.4f}" if page.judged else ""

@@ -59,9 +59,16 @@ class InferenceUser(FastHttpUser):
         self.client_headers: dict[str, str] = {}
 
     def infer(self, kind: str, body: Body, truth: int | None) -> None:
-        """Send one request, book it, and send its label later."""
-        headers = {**body.headers, **self.client_headers}
+        """Send one request and book it, also when Locust ends this user while it waits for the answer."""
         books.note_sent()
+        try:
+            self._send(kind, body, truth)
+        except gevent.GreenletExit:
+            books.note_withdrawn()
+            raise
+
+    def _send(self, kind: str, body: Body, truth: int | None) -> None:
+        headers = {**body.headers, **self.client_headers}
         path, data = f"/v2/models/{MODEL}/infer", cast(Any, body.data)  # Locust's annotation knows text only.
         with self.client.post(path, data=data, headers=headers, name=f"infer {kind}", catch_response=True) as answer:
             release = (answer.headers or {}).get("x-sluice-release", "direct")
@@ -141,5 +148,5 @@ def close_books(environment: Any, **_: Any) -> None:
         environment.process_exit_code = 1
 
 
-events.init.add_listener(wait_for_answers)
-events.quitting.add_listener(close_books)
+events.init.add_listener(wait_for_answers)  # type: ignore[no-untyped-call]
+events.quitting.add_listener(close_books)  # type: ignore[no-untyped-call]

@@ -13,6 +13,7 @@ COMMANDS = {
     "up": "rollout.up:up",
     "train": "trainer.cli:train",
     "export": "exporter.cli:export",
+    "verify": "exporter.cli:verify",
     "releases": "rollout.cli:releases",
     "rollout": "rollout.cli:rollout",
     "doctor": "rollout.doctor:doctor",

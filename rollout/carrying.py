@@ -64,13 +64,13 @@ class Carrier:
         """Begin nothing new; what is under way is done again after the next start."""
         self._stopping.set()
 
-    def _owed(self) -> list[Owed]:
+    def _owed(self, rollout: int | None = None) -> list[Owed]:
         with self._means.database.reading() as connection:
-            return rollouts.owed(connection)
+            return rollouts.owed(connection, rollout)
 
     def _carry_all(self, rollout: int) -> None:
         while not self._stopping.is_set():
-            mine = [owed for owed in self._owed() if owed.rollout == rollout]
+            mine = self._owed(rollout)
             if not mine:
                 with self._lock:
                     self._busy.discard(rollout)

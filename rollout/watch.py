@@ -55,10 +55,10 @@ def _bar(share: float, colour: str) -> Text:
 
 
 def watch(client: ControlClient, key: int, console: Console, every_s: float = 0.5) -> dict[str, Any]:
-    """Show a rollout live until it ends; returns it. A control plane that is away for a moment is waited for."""
+    """Show a rollout live until it has ended and settled; returns it. A control plane that is away for a moment is waited for."""
     rollout = client.rollout(key)
     with Live(picture(rollout), console=console, refresh_per_second=4) as live:
-        while rollout["status"] not in ENDED:
+        while not rollout["is_settled"]:
             time.sleep(every_s)
             try:
                 rollout = client.rollout(key)

@@ -5,6 +5,7 @@ from typing import Annotated, Any
 
 from fastapi import APIRouter, Depends
 from pydantic import BaseModel, ConfigDict, Field
+from sqlalchemy import Connection
 
 from rollout.api.context import Context, context_of
 from rollout.decision.verdict import progress
@@ -44,33 +45,33 @@ def begin(order: Begin, context: Given) -> dict[str, Any]:
         plan = plan_from_json(order.plan)
     except PlanError as exc:
         raise RefusedError(str(exc)) from exc
-    return shown(context.controller.begin(order.model, order.release, plan, order.by, order.reason))
+    return _show(context, context.controller.begin(order.model, order.release, plan, order.by, order.reason))
 
 
 @router.get("")
 def newest(context: Given, model: str | None = None) -> list[dict[str, Any]]:
     with context.database.reading() as connection:
-        return [shown(stored) for stored in rollouts.newest(connection, model)]
+        return [shown(connection, stored) for stored in rollouts.newest(connection, model)]
 
 
 @router.get("/{key}")
 def one(key: int, context: Given) -> dict[str, Any]:
-    return shown(context.controller.get(key))
+    return _show(context, context.controller.get(key))
 
 
 @router.post("/{key}/hold")
 def hold(key: int, order: Order, context: Given) -> dict[str, Any]:
-    return shown(context.controller.hold(key, order.by, order.reason))
+    return _show(context, context.controller.hold(key, order.by, order.reason))
 
 
 @router.post("/{key}/resume")
 def resume(key: int, order: Order, context: Given) -> dict[str, Any]:
-    return shown(context.controller.resume(key, order.by, order.reason))
+    return _show(context, context.controller.resume(key, order.by, order.reason))
 
 
 @router.post("/{key}/abort")
 def abort(key: int, order: Order, context: Given) -> dict[str, Any]:
-    return shown(context.controller.abort(key, order.by, order.reason))
+    return _show(context, context.controller.abort(key, order.by, order.reason))
 
 
 @router.get("/{key}/history")
@@ -80,11 +81,20 @@ def told(key: int, context: Given) -> list[dict[str, Any]]:
         return history.entries(connection, key)
 
 
-def shown(stored: StoredRollout) -> dict[str, Any]:
-    """A rollout as clients see it: where it stands, why, and what it waits for."""
+def _show(context: Context, stored: StoredRollout) -> dict[str, Any]:
+    with context.database.reading() as connection:
+        return shown(connection, stored)
+
+
+def shown(connection: Connection, stored: StoredRollout) -> dict[str, Any]:
+    """A rollout as clients see it: where it stands, why, and what it waits for.
+
+    `is_settled` says that it has ended and all that follows (routes, pools) is carried out.
+    """
     return {
         "id": stored.id,
         "created_at": stored.created_at,
         "updated_at": stored.updated_at,
+        "is_settled": stored.state.has_ended and not rollouts.owed(connection, stored.id),
         **asdict(progress(stored.state, stored.updated_at)),
     }

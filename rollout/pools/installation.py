@@ -54,7 +54,15 @@ def this_machine() -> Places:
     wheel = Path(spec.origin).parent if spec and spec.origin else None
     names = ("LIBDIR", "MULTIARCH", "LIBPL")
     libdir, multiarch, libpl = (sysconfig.get_config_var(name) or "" for name in names)
-    folders = (f"{sys.base_prefix}/lib", libdir, f"{libdir}/{multiarch}", libpl, f"/usr/lib/{multiarch}", "/usr/lib64")
+    folders = (
+        f"{sys.prefix}/lib",
+        f"{sys.base_prefix}/lib",
+        libdir,
+        f"{libdir}/{multiarch}",
+        libpl,
+        f"/usr/lib/{multiarch}",
+        "/usr/lib64",
+    )
     return Places(tuple(servers), wheel, tuple(Path(folder) for folder in folders if folder))
 
 

@@ -92,9 +92,11 @@ def newest(connection: Connection, model: str | None = None, limit: int = 50) ->
     return [_stored(row) for row in connection.execute(query)]
 
 
-def owed(connection: Connection) -> list[Owed]:
-    """All instructions not carried out yet, oldest first."""
+def owed(connection: Connection, rollout: int | None = None) -> list[Owed]:
+    """All instructions not carried out yet, oldest first; of one rollout when it is given."""
     query = select(instructions).where(instructions.c.done_at.is_(None)).order_by(instructions.c.id)
+    if rollout is not None:
+        query = query.where(instructions.c.rollout == rollout)
     return [
         Owed(row.id, row.rollout, instruction_from_json(json.loads(row.document))) for row in connection.execute(query)
     ]

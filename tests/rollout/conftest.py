@@ -1,0 +1,144 @@
+"""A control plane on a fake host of pools, with a clock and a gateway of the test's own."""
+
+import contextlib
+import socket
+import threading
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+import uvicorn
+
+from gateway.samples import Label
+from gateway.windows import Outcome, Role, Window, bucket_of
+from rollout.api.app import build
+from rollout.config import ControlSettings
+from rollout.pools.fake import FakeHost
+from tests.rollout.releases import sample, write_release
+
+
+class Plane:
+    """A control plane, and the gateway that reports to it."""
+
+    def __init__(self, client: httpx.Client, host: FakeHost, settings: ControlSettings) -> None:
+        self.client, self.host, self.settings = client, host, settings
+        self.reports = 0
+        self.requests = 0
+        self.boot = f"boot-{time.monotonic_ns()}"
+
+    def begin(self, release: int, plan: dict[str, Any] | None = None) -> httpx.Response:
+        order = {"model": "digits", "release": release, "plan": plan or {}, "by": "test"}
+        return self.client.post("/v1/rollouts", json=order)
+
+    def rollout(self, key: int) -> dict[str, Any]:
+        found: dict[str, Any] = self.client.get(f"/v1/rollouts/{key}").json()
+        return found
+
+    def wait(self, key: int, is_there: Callable[[dict[str, Any]], bool], timeout_s: float = 20.0) -> dict[str, Any]:
+        """Report nothing, every now and then, until a rollout is where it should be."""
+        ends = time.monotonic() + timeout_s
+        while time.monotonic() < ends:
+            found = self.rollout(key)
+            if is_there(found):
+                return found
+            self.report()
+            time.sleep(0.03)
+        raise AssertionError(f"it stayed {self.rollout(key)}")
+
+    def wait_status(self, key: int, *statuses: str) -> dict[str, Any]:
+        return self.wait(key, lambda found: found["status"] in statuses)
+
+    def route(self) -> dict[str, Any]:
+        found: dict[str, Any] = self.client.get("/v1/routes").json()["routes"][0]
+        return found
+
+    def window(
+        self, release: int, weight: float, ok: int, failed: int = 0, role: Role = Role.ANSWERED
+    ) -> dict[str, Any]:
+        self.requests += 1
+        return Window(
+            gateway="g", boot=self.boot, sequence=self.requests, revision=self.route()["revision"], model="digits",
+            release=release, role=role, weight=weight, started_at=time.time(), length_s=1.0,
+            outcomes={Outcome.OK: ok, Outcome.SERVER_ERROR: failed}, histogram={bucket_of(1000.0): ok} if ok else {},
+        ).to_json()  # fmt: skip
+
+    def report(self, windows: Any = (), samples: Any = (), labels: Any = ()) -> httpx.Response:
+        """One report, saying that the newest route table is in force and nothing is in flight."""
+        self.reports += 1
+        version = self.client.get("/v1/routes").json()["version"]
+        return self.client.post(
+            "/v1/gateway/reports",
+            json={
+                "gateway": "g", "boot": self.boot, "sequence": self.reports, "applied_version": version,
+                "in_flight": {}, "windows": list(windows), "samples": list(samples), "labels": list(labels),
+            },
+        )  # fmt: skip
+
+    def pairs(self, number: int, stable: tuple[int, int], candidate: tuple[int, int], truth: int) -> httpx.Response:
+        """Report mirrored requests with their labels: what (release, class) stable and candidate said."""
+        ids = [f"{self.boot}-{self.reports}-{index}" for index in range(number)]
+        return self.report(
+            samples=[sample(one, stable, candidate).to_json() for one in ids],
+            labels=[Label(one, "digits", (truth,)).to_json() for one in ids],
+        )
+
+
+def quick(**more: Any) -> dict[str, Any]:
+    """A plan that decides within seconds, for tests."""
+    return {
+        "block_s": 1.0, "cap_blocks": 2, "warmup_s": 0.0, "bake_s": 0.2, "longest_s": 60.0,
+        "guards": {"latency": {"required": False}},
+        "stages": [
+            {"shadow_share": 1.0, "soak_s": 0.1, "min_requests": 10, "clear": ["quality"]},
+            {"weight": 0.5, "shadow_share": 1.0, "soak_s": 0.1, "min_requests": 10},
+        ],
+        **more,
+    }  # fmt: skip
+
+
+@contextlib.contextmanager
+def running(settings: ControlSettings, host: FakeHost) -> Iterator[httpx.Client]:
+    """A control plane on a real socket, until the block ends."""
+    listener = socket.create_server(("127.0.0.1", 0))
+    server = uvicorn.Server(uvicorn.Config(build(settings, host), log_level="warning", timeout_graceful_shutdown=1))
+    thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]})
+    thread.start()
+    port = listener.getsockname()[1]
+    with httpx.Client(base_url=f"http://127.0.0.1:{port}", timeout=10.0, trust_env=False) as client:
+        yield client
+    server.should_exit = True
+    thread.join()
+    listener.close()
+
+
+@pytest.fixture
+def settings(tmp_path: Path) -> ControlSettings:
+    return ControlSettings(
+        home=str(tmp_path / "home"), repository=str(tmp_path / "models"), tick_s=0.05, gateway_timeout_s=0.5
+    )
+
+
+@pytest.fixture
+def repository(settings: ControlSettings) -> Path:
+    for number in (1, 2, 3):
+        write_release(settings.repository_path, number)
+    return settings.repository_path
+
+
+@pytest.fixture
+def plane(settings: ControlSettings, repository: Path, tmp_path: Path) -> Iterator[Plane]:
+    host = FakeHost(tmp_path)
+    with running(settings, host) as client:
+        yield Plane(client, host, settings)
+    host.close()
+
+
+@pytest.fixture
+def serving(plane: Plane) -> Plane:
+    """A control plane whose model `digits` has release 1 as stable."""
+    key = plane.begin(1).json()["id"]
+    plane.wait(key, lambda found: bool(found["is_settled"]))
+    return plane

@@ -1,0 +1,183 @@
+"""Rollouts from the API to the route table and back, on a fake host of pools."""
+
+import contextlib
+import sqlite3
+import time
+from pathlib import Path
+
+import pytest
+
+from exporter.release import Signature, Tensor
+from gateway.windows import Role
+from rollout.pools.fake_server import Behaviour
+from tests.rollout.conftest import Plane, quick, running
+from tests.rollout.releases import SIGNATURE, write_release
+
+
+def test_first_release_becomes_stable_once_it_is_ready(plane: Plane) -> None:
+    begun = plane.begin(1)
+    assert begun.status_code == 201
+    ended = plane.wait(begun.json()["id"], lambda found: bool(found["is_settled"]))
+    assert (ended["status"], ended["decision"]["by"]) == ("promoted", "first release")
+    route = plane.route()
+    assert (route["stable"], route["candidate"]) == (1, None)
+    assert route["servers"]["1"] == [plane.host.found()[0].address]
+
+
+def test_good_release_goes_through_every_stage_to_promotion(serving: Plane) -> None:
+    key = serving.begin(2, quick()).json()["id"]
+    serving.wait_status(key, "shadow")
+    assert serving.route()["shadow"] == {"release": 2, "share": 1.0}
+    ends = time.monotonic() + 20
+    while serving.rollout(key)["status"] == "shadow" and time.monotonic() < ends:
+        serving.pairs(100, (1, 3), (2, 7), truth=7)
+        serving.report([serving.window(2, 0.0, 50, role=Role.MIRRORED)])
+        time.sleep(0.05)
+    seen = set()
+    while (found := serving.rollout(key))["status"] not in ("promoted", "rolled_back") and time.monotonic() < ends:
+        seen.add(found["status"])
+        if (weight := (serving.route()["candidate"] or {"weight": 0.0})["weight"]) > 0:
+            serving.report([serving.window(1, weight, 500), serving.window(2, weight, 500)])
+        time.sleep(0.05)
+    assert found["status"] == "promoted", found
+    assert found["decision"]["by"] == "cleared"
+    assert {"canary", "baking"} <= seen
+    serving.wait(key, lambda _: [pool.release for pool in serving.host.found()] == [2])
+    assert serving.route()["stable"] == 2
+
+
+def test_less_accurate_release_is_rolled_back_by_its_labels(serving: Plane) -> None:
+    key = serving.begin(2, quick()).json()["id"]
+    serving.wait_status(key, "shadow")
+    ends = time.monotonic() + 20
+    while serving.rollout(key)["status"] == "shadow" and time.monotonic() < ends:
+        serving.pairs(100, (1, 7), (2, 3), truth=7)
+        time.sleep(0.05)
+    found = serving.rollout(key)
+    assert (found["status"], found["decision"]["by"]) == ("rolled_back", "quality")
+    assert "accuracy" in found["decision"]["reason"]
+    serving.wait(key, lambda _: [pool.release for pool in serving.host.found()] == [1])
+    assert serving.route()["shadow"] is None
+
+
+def test_release_whose_server_dies_is_rolled_back(serving: Plane) -> None:
+    key = serving.begin(2, quick()).json()["id"]
+    serving.wait_status(key, "shadow")
+    serving.host.crash(next(pool for pool in serving.host.found() if pool.release == 2))
+    found = serving.wait_status(key, "rolled_back")
+    assert found["decision"]["by"] == "server"
+
+
+def test_release_that_does_not_start_fails_and_changes_nothing(serving: Plane) -> None:
+    before = serving.route()
+    serving.host.behaviours["digits/2"] = Behaviour(start_error="no such operator: Frobnicate")
+    key = serving.begin(2).json()["id"]
+    found = serving.wait_status(key, "failed")
+    assert "Frobnicate" in found["decision"]["reason"]
+    assert {**serving.route(), "revision": 0} == {**before, "revision": 0}
+
+
+def test_held_resumed_and_aborted_by_people(serving: Plane) -> None:
+    key = serving.begin(2, quick()).json()["id"]
+    serving.wait_status(key, "shadow")
+    order = {"by": "ada", "reason": "lunch"}
+    assert serving.client.post(f"/v1/rollouts/{key}/hold", json=order).json()["status"] == "held"
+    assert serving.client.post(f"/v1/rollouts/{key}/resume", json=order).json()["status"] == "shadow"
+    assert serving.client.post(f"/v1/rollouts/{key}/abort", json=order).json()["status"] == "aborted"
+    again = serving.client.post(f"/v1/rollouts/{key}/abort", json=order)
+    assert again.status_code == 409
+    told = serving.client.get(f"/v1/rollouts/{key}/history").json()
+    assert [one["what"] for one in told] == ["asked", "warming", "shadow", "held", "shadow", "aborted"]
+    assert told[3]["author"] == "ada"
+    assert serving.client.get("/v1/history").json()["first_broken"] is None
+
+
+def test_second_rollout_of_a_model_is_refused(serving: Plane) -> None:
+    serving.begin(2, quick())
+    refused = serving.begin(3)
+    assert refused.status_code == 409
+    assert "under way" in refused.json()["error"]
+    assert len(serving.client.get("/v1/rollouts").json()) == 2
+
+
+@pytest.mark.parametrize(
+    ("release", "plan", "status", "says"),
+    [
+        (9, {}, 404, "no release digits/9"),
+        (1, {}, 409, "stable already"),
+        (2, {"stagse": []}, 422, "stages"),
+        (2, {"alpha": 7}, 422, "alpha"),
+    ],
+)
+def test_wrong_orders_say_what_is_wrong(
+    serving: Plane, release: int, plan: dict[str, object], status: int, says: str
+) -> None:
+    refused = serving.begin(release, plan)
+    assert refused.status_code == status
+    assert says in refused.json()["error"]
+    assert len(serving.client.get("/v1/rollouts").json()) == 1
+
+
+def test_release_with_other_inputs_is_refused(serving: Plane, repository: Path) -> None:
+    other = Signature((Tensor("picture", "FP32", (28, 28)),), SIGNATURE.outputs)
+    write_release(repository, 4, signature=other)
+    refused = serving.begin(4)
+    assert refused.status_code == 422
+    assert "picture FP32[28, 28]" in refused.json()["error"]
+
+
+def test_damaged_release_is_refused(serving: Plane, repository: Path) -> None:
+    (repository / "digits" / "2" / "weights").write_text("changed")
+    refused = serving.begin(2)
+    assert refused.status_code == 422
+    assert "changed after it was written" in refused.json()["error"]
+
+
+def test_stable_server_that_dies_is_started_again_and_routed(serving: Plane) -> None:
+    (old,) = serving.host.found()
+    serving.host.crash(old)
+    ends = time.monotonic() + 10
+    while serving.route()["servers"]["1"] == [old.address] and time.monotonic() < ends:
+        time.sleep(0.05)
+    (new,) = serving.host.found()
+    assert serving.route()["servers"]["1"] == [new.address] != [old.address]
+
+
+def test_restarted_control_plane_goes_on_with_the_same_evidence(serving: Plane) -> None:
+    """Everything of the first control plane is dropped without a word; a second one reads the same database."""
+    key = serving.begin(2, quick(guards={"quality": {"clear": 0.0051}, "latency": {"required": False}})).json()["id"]
+    serving.wait_status(key, "shadow")
+    for _ in range(5):
+        serving.pairs(40, (1, 3), (2, 3), truth=3)
+    seen = serving.wait(key, lambda found: "200 labels" in str(found["verdicts"]))
+    with running(serving.settings, serving.host) as client:
+        again = client.get(f"/v1/rollouts/{key}").json()
+        assert again["verdicts"] == seen["verdicts"]
+        assert again["status"] == "shadow"
+
+
+def test_reports_are_kept_once_and_lies_are_left_out(serving: Plane) -> None:
+    true = serving.window(1, 0.5, 10)
+    assert serving.report([true, true]).json()["windows"] == 2
+    serving.report([true])
+    with contextlib.closing(sqlite3.connect(serving.settings.home_path / "control.db")) as connection:
+        assert connection.execute("SELECT count(*) FROM windows").fetchone() == (1,)
+    negative = {**serving.window(1, 0.5, 10), "outcomes": {"ok": -5}}
+    unmatched = {**serving.window(1, 0.5, 10), "outcomes": {"ok": 11}}
+    garbage = {"model": []}
+    assert serving.report([negative, unmatched, garbage]).json()["windows"] == 0
+
+
+def test_gateway_gets_the_next_table_as_soon_as_it_is_made(serving: Plane) -> None:
+    version = serving.client.get("/v1/routes").json()["version"]
+    assert serving.client.get("/v1/gateway/routes", params={"after": version, "timeout_s": 0.1}).status_code == 204
+    assert serving.client.get("/v1/gateway/routes", params={"after": version - 1}).json()["version"] == version
+
+
+def test_ended_rollout_does_not_begin_its_pool_late(serving: Plane) -> None:
+    serving.host.behaviours["digits/2"] = Behaviour(start_delay_s=0.5)
+    key = serving.begin(2, quick()).json()["id"]
+    serving.client.post(f"/v1/rollouts/{key}/abort", json={"by": "ada"})
+    serving.wait(key, lambda _: len(serving.host.found()) == 2)
+    serving.wait(key, lambda _: [pool.release for pool in serving.host.found()] == [1])
+    assert serving.rollout(key)["status"] == "aborted"

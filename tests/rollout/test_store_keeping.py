@@ -1,0 +1,175 @@
+"""The database: once only, one at a time, hash-chained, and whole after a kill."""
+
+import contextlib
+import signal
+import sqlite3
+import subprocess
+import sys
+import time
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from sqlalchemy import text
+
+from gateway.routes import Candidate, Route
+from gateway.samples import Label
+from gateway.windows import Role, Window
+from rollout.decision import engine
+from rollout.decision.events import Aborted, RolloutStarted
+from rollout.decision.instructions import Announce, StartPool
+from rollout.decision.rules import Plan
+from rollout.errors import ConflictError, DatabaseError, NotFoundError
+from rollout.store import history, observations, rollouts, routes
+from rollout.store.database import Database
+from rollout.store.history import Entry
+from rollout.store.observations import Prediction
+from rollout.store.tables import metadata
+
+STATE = engine.start("digits", 2, 1, Plan(), "salt")
+ROUTE = Route("digits", 0, 1, {1: ("127.0.0.1:1",), 2: ("127.0.0.1:2",)}, Candidate(2, 0.1))
+
+
+@pytest.fixture
+def database(tmp_path: Path) -> Database:
+    return Database.open(tmp_path / "control.db")
+
+
+def test_migrations_make_the_tables_that_the_code_uses(database: Database, tmp_path: Path) -> None:
+    with contextlib.closing(sqlite3.connect(tmp_path / "control.db")) as connection:
+        for table in metadata.sorted_tables:
+            found = {row[1] for row in connection.execute(f"PRAGMA table_info({table.name})")}
+            assert found == {column.name for column in table.columns}
+        indexes = {row[0] for row in connection.execute("SELECT name FROM sqlite_master WHERE type = 'index'")}
+    assert {index.name for table in metadata.sorted_tables for index in table.indexes} <= indexes
+
+
+def test_database_is_durable_by_its_settings(database: Database) -> None:
+    with database.reading() as connection:
+        assert connection.execute(text("PRAGMA journal_mode")).scalar() == "wal"
+        assert connection.execute(text("PRAGMA synchronous")).scalar() == 2
+
+
+def test_opening_twice_changes_nothing(database: Database, tmp_path: Path) -> None:
+    with database.writing() as connection:
+        rollouts.create(connection, STATE, 0, 0, 1.0)
+    with Database.open(tmp_path / "control.db").reading() as connection:
+        assert rollouts.get(connection, 1).state == STATE
+
+
+def test_garbage_for_a_database_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "control.db").write_bytes(b"this is no database at all" * 100)
+    with pytest.raises(DatabaseError, match="move it away"):
+        Database.open(tmp_path / "control.db")
+
+
+def test_newer_database_is_refused(database: Database, tmp_path: Path) -> None:
+    with database.writing() as connection:
+        connection.execute(text("UPDATE alembic_version SET version_num = '9999'"))
+    with pytest.raises(DatabaseError):
+        Database.open(tmp_path / "control.db")
+
+
+def test_one_rollout_a_model_until_it_ends(database: Database) -> None:
+    with database.writing() as connection:
+        first = rollouts.create(connection, STATE, 0, 0, 1.0)
+    with pytest.raises(ConflictError, match="under way"), database.writing() as connection:
+        rollouts.create(connection, STATE, 0, 0, 2.0)
+    begun, _ = engine.handle(STATE, RolloutStarted(), 1.0)
+    ended, _ = engine.handle(begun, Aborted("ada", ""), 2.0)
+    with database.writing() as connection:
+        rollouts.save(connection, replace(first, state=ended), (), 2.0)
+        rollouts.create(connection, STATE, 0, 0, 3.0)
+        assert len(rollouts.active(connection)) == 1
+        assert [one.id for one in rollouts.newest(connection)] == [2, 1]
+
+
+def test_unknown_rollout(database: Database) -> None:
+    with database.reading() as connection, pytest.raises(NotFoundError):
+        rollouts.get(connection, 7)
+
+
+def test_instructions_are_owed_in_order_until_done(database: Database) -> None:
+    with database.writing() as connection:
+        stored = rollouts.create(connection, STATE, 0, 0, 1.0)
+        rollouts.save(connection, stored, (StartPool(2), Announce("hello")), 2.0)
+    with database.writing() as connection:
+        first, second = rollouts.owed(connection)
+        assert (first.instruction, second.instruction) == (StartPool(2), Announce("hello"))
+        rollouts.done(connection, first.id, 3.0)
+        assert rollouts.owed(connection) == [second]
+
+
+def test_route_gets_the_version_in_which_it_changed(database: Database) -> None:
+    with database.writing() as connection:
+        assert routes.current(connection).version == 0
+        assert routes.replace_route(connection, ROUTE).routes["digits"].revision == 1
+        other = routes.replace_route(connection, Route("other", 0, 1, {1: ("127.0.0.1:3",)}))
+        assert (other.version, other.routes["digits"].revision, other.routes["other"].revision) == (2, 1, 2)
+        assert routes.current(connection) == other
+
+
+def test_observations_are_kept_once(database: Database) -> None:
+    window = Window("g", "b", 1, 1, "digits", 1, Role.ANSWERED, 0.5, 0.0, 1.0)
+    prediction = Prediction("r1", "digits", 10.0, 1, (3,), 2, (4,))
+    with database.writing() as connection:
+        for _ in range(3):
+            observations.keep_windows(connection, [window, window])
+            observations.keep_predictions(connection, [prediction])
+            observations.keep_labels(connection, [Label("r1", "digits", (3,))], 11.0)
+        assert observations.windows_after(connection, "digits", 0) == ([window], 1)
+        assert observations.predictions_after(connection, "digits", 0) == ([prediction], 1)
+        assert observations.windows_after(connection, "digits", 1) == ([], 1)
+        (judged,) = observations.newly_judged(connection, "digits", 2, 0.0)
+        assert (judged.prediction, judged.truth) == (prediction, (3,))
+        assert observations.newly_judged(connection, "digits", 3, 0.0) == []
+        observations.mark_judged(connection, [judged.id])
+        assert observations.newly_judged(connection, "digits", 2, 0.0) == []
+        observations.forget_before(connection, 100.0)
+        assert observations.last_ids(connection) == (0, 0)
+
+
+def test_history_shows_where_it_was_changed(database: Database) -> None:
+    with database.writing() as connection:
+        for number in range(4):
+            history.append(connection, Entry(float(number), "ada", "digits", 1, "held", f"reason {number}"))
+        assert history.first_broken(connection) is None
+        connection.execute(text("UPDATE history SET reason = 'another' WHERE id = 3"))
+        assert history.first_broken(connection) == 3
+        connection.execute(text("DELETE FROM history WHERE id = 2"))
+        assert history.first_broken(connection) == 3
+
+
+WRITER = """
+import sys
+from pathlib import Path
+from rollout.store import history
+from rollout.store.database import Database
+from rollout.store.history import Entry
+database = Database.open(Path(sys.argv[1]))
+number = 0
+while True:
+    with database.writing() as connection:
+        history.append(connection, Entry(float(number), "ada", "digits", None, "held", "x" * 500))
+        history.append(connection, Entry(float(number), "ada", "digits", None, "resumed", "x" * 500))
+    sys.stdout.write(f"{number}\\n")
+    sys.stdout.flush()
+    number += 1
+"""
+
+
+@pytest.mark.parametrize("after_s", [0.0, 0.03, 0.1])
+def test_what_was_acknowledged_is_there_after_a_kill_and_nothing_by_halves(tmp_path: Path, after_s: float) -> None:
+    path = tmp_path / "control.db"
+    Database.open(path).close()
+    with subprocess.Popen([sys.executable, "-c", WRITER, str(path)], stdout=subprocess.PIPE, text=True) as writer:
+        assert writer.stdout is not None
+        writer.stdout.readline()
+        time.sleep(after_s)
+        writer.send_signal(signal.SIGKILL)
+        acknowledged = 1 + len(writer.stdout.readlines())
+    with Database.open(path).reading() as connection:
+        kept = history.entries(connection, limit=100_000)
+        assert history.first_broken(connection) is None
+    assert len(kept) % 2 == 0
+    assert acknowledged <= len(kept) // 2 <= acknowledged + 1

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from gateway.config import default_workers, load_config
+from gateway.config import load_config
 from gateway.errors import GatewayError
 from gateway.supervisor import Supervisor, serve
 
@@ -21,6 +21,7 @@ def gateway(
     state_dir: Annotated[str | None, typer.Option(help="Where the last route table is kept.")] = None,
     name: Annotated[str | None, typer.Option(help="This gateway's name, unique in the fleet.")] = None,
     workers: Annotated[int | None, typer.Option(help="Worker processes; default: one a core.")] = None,
+    check: Annotated[bool, typer.Option("--check", help="Only check the settings.")] = False,
 ) -> None:
     """Serve clients: split, stick, fall back, mirror and count.
 
@@ -37,17 +38,15 @@ def gateway(
         "name": name, "workers": workers,
     }  # fmt: skip
     try:
-        loaded = load_config(config, {"workers": default_workers(), **_given(settings)} if config is None else settings)
+        loaded = load_config(config, settings)
         if routes is None and not loaded.control_url:
             raise GatewayError("the gateway needs routes: give --control-url http://HOST:PORT or --routes FILE")
+        if check:
+            return
         asyncio.run(serve(loaded, routes, _announce))
     except GatewayError as exc:
         typer.secho(f"error: {exc}", err=True, fg="red")
         raise typer.Exit(2) from exc
-
-
-def _given(settings: dict[str, str | int | None]) -> dict[str, str | int]:
-    return {key: value for key, value in settings.items() if value is not None}
 
 
 def _announce(supervisor: Supervisor) -> None:

@@ -4,7 +4,7 @@ import difflib
 import os
 import tomllib
 from collections.abc import Mapping
-from dataclasses import dataclass, fields
+from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +21,8 @@ class GatewayConfig:
     """The control plane, as http://host:port; empty: routes come from a file."""
     state_dir: str = ".sluice/gateway"
     name: str = "gateway-1"
-    workers: int = 2
+    workers: int = field(default_factory=lambda: len(os.sched_getaffinity(0)))
+    """Worker processes; one a core unless it is set."""
     backlog: int = 2048
     counter_slots: int = 16384
 
@@ -56,10 +57,10 @@ class GatewayConfig:
             parse_address(getattr(self, name), name)
         if not 1 <= self.workers <= 256:
             raise ConfigError(f"gateway setting 'workers' must be from 1 to 256, not {self.workers}")
-        for field in fields(self):
-            value = getattr(self, field.name)
+        for one in fields(self):
+            value = getattr(self, one.name)
             if isinstance(value, (int, float)) and value < 0:
-                raise ConfigError(f"gateway setting {field.name!r} must not be negative, it is {value}")
+                raise ConfigError(f"gateway setting {one.name!r} must not be negative, it is {value}")
 
 
 def parse_address(text: str, setting: str) -> tuple[str, int]:
@@ -89,7 +90,7 @@ def load_config(path: Path | None, overrides: Mapping[str, Any] | None = None) -
 
 def config_from(settings: Mapping[str, Any]) -> GatewayConfig:
     """Settings by name; raises ConfigError for an unknown name or a value of the wrong kind."""
-    known = {field.name: type(field.default) for field in fields(GatewayConfig)}
+    known = {name: type(value) for name, value in asdict(GatewayConfig()).items()}
     for key, value in settings.items():
         if key not in known:
             nearest = difflib.get_close_matches(key, known, 1)
@@ -100,7 +101,3 @@ def config_from(settings: Mapping[str, Any]) -> GatewayConfig:
         if not fits or isinstance(value, bool):
             raise ConfigError(f"gateway setting {key!r} must be a {wanted.__name__}, not {value!r}")
     return GatewayConfig(**settings)
-
-
-def default_workers() -> int:
-    return len(os.sched_getaffinity(0))

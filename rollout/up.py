@@ -4,6 +4,7 @@ Both are processes of their own. One that dies is started again; neither takes t
 outlive the control plane. On SIGINT or SIGTERM: the gateway drains, the control plane ends, the pools are stopped.
 """
 
+import ctypes
 import fcntl
 import signal
 import socket
@@ -21,13 +22,14 @@ from rich.console import Console
 
 from rollout.cli import told
 from rollout.config import ControlSettings, load_settings
-from rollout.errors import ConflictError, ControlError
+from rollout.errors import ConflictError, ControlError, RefusedError
 from rollout.pools.installation import install, this_machine
 from rollout.pools.process import TritonHost
 
 READY_TIMEOUT_S = 30.0
 STOP_TIMEOUT_S = 45.0
 RESTART_AFTER_S = 0.5
+PR_SET_PDEATHSIG = 1
 _err = Console(stderr=True)
 
 
@@ -58,7 +60,16 @@ def up(
             "--state-dir", str(settings.home_path / "gateway"), *(["--workers", str(workers)] if workers else []),
             *(["--config", str(config)] if config else []),
         ]  # fmt: skip
+        check_gateway(gateway)
         Everything(settings, listen, gateway).run()
+
+
+def check_gateway(arguments: list[str]) -> None:
+    """Raises RefusedError when the gateway would not take its settings."""
+    command = [sys.executable, "-m", "sluice", "gateway", *arguments, "--check"]
+    checked = subprocess.run(command, capture_output=True, text=True, check=False)
+    if checked.returncode:
+        raise RefusedError(checked.stderr.strip().removeprefix("error: "))
 
 
 def check_free(address: str) -> None:
@@ -91,8 +102,9 @@ class Part:
             self._log = self._log_path.open("a")
         # A session of its own: Ctrl-C on the terminal reaches `sluice up`, which stops the parts in order.
         self.process = subprocess.Popen(
-            self._arguments, stdout=self._log, stderr=subprocess.STDOUT, text=True, start_new_session=True
-        )
+            self._arguments, stdout=self._log, stderr=subprocess.STDOUT, text=True, start_new_session=True,
+            preexec_fn=_end_with_parent,  # noqa: PLW1509  No thread runs here.
+        )  # fmt: skip
         self.started_at = time.monotonic()
         self._log_path.with_suffix(".pid").write_text(str(self.process.pid))
 
@@ -115,6 +127,11 @@ class Part:
     def last_words(self) -> str:
         lines = self._log_path.read_text(errors="replace").strip().splitlines() if self._log_path.exists() else []
         return lines[-1] if lines else "it said nothing"
+
+
+def _end_with_parent() -> None:
+    """In the child: be told to end when `sluice up` dies without being able to say so (prctl(2), PR_SET_PDEATHSIG)."""
+    ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGTERM)
 
 
 class Everything:

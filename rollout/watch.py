@@ -55,7 +55,7 @@ def _bar(share: float, colour: str) -> Text:
 
 
 def watch(client: ControlClient, key: int, console: Console, every_s: float = 0.5) -> dict[str, Any]:
-    """Show a rollout live until it has ended and settled; returns it. A control plane that is away for a moment is waited for."""
+    """Show a rollout live until it has settled; returns it. A control plane that is away for a while is waited for."""
     rollout = client.rollout(key)
     with Live(picture(rollout), console=console, refresh_per_second=4) as live:
         while not rollout["is_settled"]:

@@ -26,8 +26,7 @@ def test_first_release_becomes_stable_once_it_is_ready(plane: Plane) -> None:
 
 def test_good_release_goes_through_every_stage_to_promotion(serving: Plane) -> None:
     key = serving.begin(2, quick()).json()["id"]
-    serving.wait_status(key, "shadow")
-    assert serving.route()["shadow"] == {"release": 2, "share": 1.0}
+    serving.wait(key, lambda _: serving.route()["shadow"] == {"release": 2, "share": 1.0})
     ends = time.monotonic() + 20
     while serving.rollout(key)["status"] == "shadow" and time.monotonic() < ends:
         serving.pairs(100, (1, 3), (2, 7), truth=7)

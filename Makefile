@@ -3,6 +3,7 @@ PYTHON ?= $(shell command -v python3.11 || command -v python3.12 || command -v p
 VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
+PIP := $(BIN)/python -m pip install -qq --disable-pip-version-check
 TRITON := nvidia-pytriton==0.7.0
 HOST ?= http://127.0.0.1:8000
 USERS ?= 20
@@ -16,13 +17,15 @@ help: ## Say what there is
 setup: $(STAMP) ## Make or renew .venv
 
 $(STAMP): pyproject.toml Makefile deploy/libpython.sh
-	$(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --quiet --upgrade "pip>=23"
-	$(BIN)/python -m pip install --quiet "torch==2.13.*"
-	$(BIN)/python -m pip install --quiet --editable ".[dev]"
-	$(BIN)/python -m pip install --quiet --no-deps $(TRITON)
-	sh deploy/libpython.sh $(BIN)/python
-	touch $(STAMP)
+	@echo "setting up $(VENV) with $(PYTHON); the first time this takes a minute or several"
+	@$(PYTHON) -c 'import sys; v = sys.version_info[:2]; (3, 11) <= v <= (3, 13) or sys.exit("Sluice needs Python 3.11 to 3.13, this is %d.%d: give another with PYTHON=" % v)'
+	@$(PYTHON) -m venv $(VENV) || { echo "python's venv is missing: apt-get install python3-venv" >&2; exit 1; }
+	@$(PIP) --upgrade "pip>=23"
+	@echo "  torch" && $(PIP) "torch==2.13.*"
+	@echo "  sluice and what it needs" && $(PIP) --editable ".[dev]"
+	@echo "  Triton" && $(PIP) --no-deps $(TRITON)
+	@sh deploy/libpython.sh $(BIN)/python
+	@touch $(STAMP)
 
 demo: $(STAMP) ## Train, export, serve, roll out and back under live traffic (KEEP=1 leaves it running)
 	$(BIN)/sluice demo $(if $(KEEP),--keep)

@@ -9,6 +9,8 @@ import pytest
 
 from exporter.release import Signature, Tensor
 from gateway.windows import Role
+from rollout.config import ControlSettings
+from rollout.pools.fake import FakeHost
 from rollout.pools.fake_server import Behaviour
 from tests.rollout.conftest import Plane, quick, running
 from tests.rollout.releases import SIGNATURE, write_release
@@ -27,21 +29,15 @@ def test_first_release_becomes_stable_once_it_is_ready(plane: Plane) -> None:
 def test_good_release_goes_through_every_stage_to_promotion(serving: Plane) -> None:
     key = serving.begin(2, quick()).json()["id"]
     serving.wait(key, lambda _: serving.route()["shadow"] == {"release": 2, "share": 1.0})
-    ends = time.monotonic() + 20
-    while serving.rollout(key)["status"] == "shadow" and time.monotonic() < ends:
-        serving.pairs(100, (1, 3), (2, 7), truth=7)
-        serving.report([serving.window(2, 0.0, 50, role=Role.MIRRORED)])
-        time.sleep(0.05)
-    seen = set()
-    while (found := serving.rollout(key))["status"] not in ("promoted", "rolled_back") and time.monotonic() < ends:
+    seen, ends = set(), time.monotonic() + 30
+    while not (found := serving.rollout(key))["is_settled"] and time.monotonic() < ends:
         seen.add(found["status"])
-        if (weight := (serving.route()["candidate"] or {"weight": 0.0})["weight"]) > 0:
-            serving.report([serving.window(1, weight, 500), serving.window(2, weight, 500)])
+        report_a_good_candidate(serving)
         time.sleep(0.05)
     assert found["status"] == "promoted", found
     assert found["decision"]["by"] == "cleared"
     assert {"canary", "baking"} <= seen
-    serving.wait(key, lambda _: [pool.release for pool in serving.host.found()] == [2])
+    assert [pool.release for pool in serving.host.found()] == [2]
     assert serving.route()["stable"] == 2
 
 
@@ -142,17 +138,22 @@ def test_stable_server_that_dies_is_started_again_and_routed(serving: Plane) -> 
     assert serving.route()["servers"]["1"] == [new.address] != [old.address]
 
 
-def test_restarted_control_plane_goes_on_with_the_same_evidence(serving: Plane) -> None:
-    """Everything of the first control plane is dropped without a word; a second one reads the same database."""
-    key = serving.begin(2, quick(guards={"quality": {"clear": 0.0051}, "latency": {"required": False}})).json()["id"]
-    serving.wait_status(key, "shadow")
-    for _ in range(5):
-        serving.pairs(40, (1, 3), (2, 3), truth=3)
-    seen = serving.wait(key, lambda found: "200 labels" in str(found["verdicts"]))
-    with running(serving.settings, serving.host) as client:
-        again = client.get(f"/v1/rollouts/{key}").json()
-        assert again["verdicts"] == seen["verdicts"]
-        assert again["status"] == "shadow"
+@pytest.mark.usefixtures("repository")
+def test_restarted_control_plane_goes_on_with_the_same_evidence(settings: ControlSettings, tmp_path: Path) -> None:
+    host = FakeHost(tmp_path)
+    with running(settings, host) as client:
+        plane = Plane(client, host, settings)
+        plane.wait(plane.begin(1).json()["id"], lambda found: bool(found["is_settled"]))
+        key = plane.begin(2, quick(guards={"quality": {"clear": 0.0051}})).json()["id"]
+        plane.wait_status(key, "shadow")
+        for _ in range(5):
+            plane.pairs(40, (1, 3), (2, 3), truth=3)
+        seen = plane.wait(key, lambda found: "200 labels" in str(found["verdicts"]))
+    with running(settings, host) as client:
+        again = Plane(client, host, settings).rollout(key)
+    assert again["verdicts"] == seen["verdicts"]
+    assert again["status"] == "shadow"
+    host.close()
 
 
 def test_reports_are_kept_once_and_lies_are_left_out(serving: Plane) -> None:
@@ -180,3 +181,35 @@ def test_ended_rollout_does_not_begin_its_pool_late(serving: Plane) -> None:
     serving.wait(key, lambda _: len(serving.host.found()) == 2)
     serving.wait(key, lambda _: [pool.release for pool in serving.host.found()] == [1])
     assert serving.rollout(key)["status"] == "aborted"
+
+
+@pytest.mark.usefixtures("repository")
+def test_rollout_converges_though_the_control_plane_restarts_all_the_time(
+    settings: ControlSettings, tmp_path: Path
+) -> None:
+    """Whatever instruction was under way is carried out again by the next control plane."""
+    host = FakeHost(tmp_path)
+    with running(settings, host) as client:
+        first = Plane(client, host, settings)
+        first.wait(first.begin(1).json()["id"], lambda found: bool(found["is_settled"]))
+        key = first.begin(2, quick()).json()["id"]
+    found, restarts, ends = {"is_settled": False}, 0, time.monotonic() + 60
+    while not found["is_settled"] and time.monotonic() < ends:
+        with running(settings, host) as client:
+            plane, restarts = Plane(client, host, settings), restarts + 1
+            for _ in range(4):
+                report_a_good_candidate(plane)
+                time.sleep(0.05)
+            found = plane.rollout(key)
+    assert found["status"] == "promoted", found
+    assert restarts > 3
+    assert [pool.release for pool in host.found()] == [2]
+    host.close()
+
+
+def report_a_good_candidate(plane: Plane) -> None:
+    """Labelled copies, and answers of both arms while there is a weight."""
+    plane.pairs(50, (1, 3), (2, 7), truth=7)
+    plane.report([plane.window(2, 0.0, 50, role=Role.MIRRORED)])
+    if (weight := (plane.route()["candidate"] or {"weight": 0.0})["weight"]) > 0:
+        plane.report([plane.window(1, weight, 500), plane.window(2, weight, 500)])

@@ -4,18 +4,27 @@ import contextlib
 import socket
 
 
+def held_addresses(held: contextlib.ExitStack, *usual: int) -> list[str]:
+    """One 127.0.0.1:PORT for each usual port; 0 asks for any. Nobody else gets them until `held` is closed."""
+    return [f"127.0.0.1:{held.enter_context(_hold(port)).getsockname()[1]}" for port in usual]
+
+
 def free_addresses(*usual: int) -> list[str]:
-    """One 127.0.0.1:PORT for each usual port; 0 asks for any. Another process may take one before it is used."""
-    with contextlib.ExitStack() as held:  # Each is held until all are chosen, so no two are the same.
-        return [f"127.0.0.1:{held.enter_context(_hold(port)).getsockname()[1]}" for port in usual]
+    """The same, not held: another process may take one before it is used."""
+    with contextlib.ExitStack() as held:
+        return held_addresses(held, *usual)
 
 
 def _hold(port: int) -> socket.socket:
-    """A socket bound to this port, or to any other when it is taken."""
-    probe = socket.socket()
-    probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-    try:
-        probe.bind(("127.0.0.1", port))
-    except OSError:
-        probe.bind(("127.0.0.1", 0))
-    return probe
+    """A socket on this port, or on any other when it is taken. It listens: two that are only bound may share a port."""
+    for wanted in (port, 0):
+        holder = socket.socket()
+        holder.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            holder.bind(("127.0.0.1", wanted))
+            holder.listen(1)
+        except OSError:
+            holder.close()
+        else:
+            return holder
+    raise OSError("127.0.0.1 has no free port left")

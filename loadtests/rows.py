@@ -1,5 +1,6 @@
 """The inputs that are sent: the live split of the digits, a file's rows, or noise in a model's shape."""
 
+import zipfile
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -49,10 +50,13 @@ def rows_for(model: str, metadata: dict[str, Any], path: Path | None = None, see
 
 def _from_file(name: str, path: Path) -> Rows:
     try:
-        with np.load(path) as file:
-            labels = file["labels"].astype(np.int64) if "labels" in file else None
-            return Rows(name, file["inputs"].astype(np.float32), labels)
-    except (OSError, KeyError, ValueError) as exc:
+        with path.open("rb") as file, np.lib.npyio.NpzFile(file) as arrays:
+            labels = arrays["labels"].astype(np.int64) if "labels" in arrays else None
+            rows = Rows(name, arrays["inputs"].astype(np.float32), labels)
+    except (OSError, EOFError, KeyError, ValueError, zipfile.BadZipFile) as exc:
         raise LoadError(
             f"{path} must be an .npz file with an array `inputs`, and `labels` if they are known: {exc}"
         ) from exc
+    if rows.inputs.ndim < 2 or not len(rows.inputs) or (labels is not None and labels.shape != rows.inputs.shape[:1]):
+        raise LoadError(f"{path} must hold at least one row [rows, *dims] in `inputs`, and one label for each")
+    return rows

@@ -111,7 +111,7 @@ class Traffic:
         try:
             classes = classes_in(data)
         except ValueError:
-            self.account.note_failed("an answer that is not JSON", release)
+            self.account.note_failed("an answer that is not one", release)
             return
         is_right = classes[0] == row.label if classes and row.label is not None else None
         self.account.note_answered(release, ms, "x-sluice-fallback" in headers, is_right)

@@ -35,8 +35,15 @@ def binary_body(name: str, rows: npt.NDArray[np.float32]) -> Body:
 
 
 def classes_in(body: bytes, output: str = "label") -> list[int]:
-    """The class indices of a JSON answer's integer output; empty when it has none."""
-    for tensor in json.loads(body).get("outputs", ()):
-        if tensor["name"] == output and "data" in tensor:
-            return [int(value) for value in np.ravel(tensor["data"])]
+    """The class indices of a JSON answer's integer output; empty when it has none.
+
+    Raises:
+        ValueError: the answer is not one in the protocol's JSON form.
+    """
+    try:
+        for tensor in json.loads(body).get("outputs", ()):
+            if tensor["name"] == output and "data" in tensor:
+                return [int(value) for value in np.ravel(tensor["data"])]
+    except (AttributeError, KeyError, TypeError) as exc:
+        raise ValueError(f"not an inference answer: {body[:80]!r}") from exc
     return []

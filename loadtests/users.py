@@ -76,9 +76,12 @@ class InferenceUser(FastHttpUser):
                 books.note_failed(f"{answer.status_code} {answer.text[:80] if answer.text else answer.error}", release)
                 answer.failure(f"status {answer.status_code}")
                 return
-            self._book(
-                answer.content or b"", answer.headers, release, answer.request_meta["response_time"] or 0.0, truth
-            )
+            latency_ms = answer.request_meta["response_time"] or 0.0
+            try:
+                self._book(answer.content or b"", answer.headers, release, latency_ms, truth)
+            except ValueError as exc:
+                books.note_failed("an answer that is not one", release)
+                answer.failure(str(exc))
 
     def _book(
         self, data: bytes, headers: Mapping[str, str], release: str, latency_ms: float, truth: int | None

@@ -1,4 +1,5 @@
 """The demo: the whole way of four releases under constant traffic, with promises that are checked at the end.
 
-`story` tells it, `stage_hands` trains, exports and runs processes, `screen` shows it, `promises` judges it.
+`cli` starts it in a `place`, `story` tells it, `stage_hands` run the commands, `screen` shows it while it runs,
+`promises` judge it, `tables` show the results. `interruption` ends it early; `traces` finds what it left behind.
 """

@@ -9,9 +9,11 @@ from typing import Annotated
 import typer
 from rich.console import Console
 
+from loadtests.demo.interruption import Interruption
+from loadtests.demo.place import Place, taken
 from loadtests.demo.screen import Screen
-from loadtests.demo.stage_hands import new_place
 from loadtests.demo.story import Story
+from loadtests.demo.tables import show
 from loadtests.errors import LoadError
 
 
@@ -25,55 +27,62 @@ def demo(
 ) -> None:
     """Train four models, serve them, and roll them out and back under live traffic without a lost request.
 
-    Exit code 0 when every promise was kept, 1 when not, 2 when it could not run.
+    Exit code 0 when every promise was kept, 1 when not, 2 when it could not run, 130 after Ctrl-C.
     """
     console = Console(stderr=as_json)
     try:
-        story = asyncio.run(_play(home, rate, keep, console))
-    except* LoadError as group:
-        first = group.exceptions[0]
-        console.print(f"error: {first}", style="red", markup=False, highlight=False, soft_wrap=True)
-        raise SystemExit(2) from first
-    except* KeyboardInterrupt:
-        console.print("stopped; nothing is left running", style="yellow")
-        raise SystemExit(130) from None
-    _finish(story, home, console, as_json)
+        with taken(home) as place:
+            story, signal_number = asyncio.run(_play(place, rate, keep, console))
+            if signal_number is not None:
+                console.print(_stopped(story), style="yellow")
+                raise typer.Exit(128 + signal_number)
+            _finish(story, place, console, as_json)
+    except LoadError as exc:
+        console.print(f"error: {exc}", style="red", markup=False, highlight=False, soft_wrap=True)
+        raise typer.Exit(2) from exc
+    except KeyboardInterrupt:  # Before anything was started, or after everything was stopped.
+        raise typer.Exit(130) from None
 
 
-async def _play(home: Path, rate: float, keep: bool, console: Console) -> Story:
-    place = new_place(home)
+async def _play(place: Place, rate: float, keep: bool, console: Console) -> tuple[Story, int | None]:
+    """The story, and the signal that cut it short. Whatever happens, everything that was started is stopped."""
     with Screen(console) as screen:
         story = Story(place, screen, rate)
+        telling = asyncio.create_task(_tell(story, place, screen, keep))
+        interruption = Interruption(telling.cancel)
         try:
-            await story.tell()
-            if keep:
-                screen.step(f"kept running: clients {place.clients_url}, control {place.control_url}; Ctrl-C stops it")
-                await _until_interrupted()
+            await asyncio.wait({telling})
         finally:
             screen.step("stopping everything")
-            await asyncio.shield(story.close())
-    return story
+            await story.close()
+    if not telling.cancelled():
+        telling.result()
+    is_kept_to_its_end = keep and story.is_told
+    return story, None if is_kept_to_its_end else interruption.number
 
 
-async def _until_interrupted() -> None:
-    try:
+async def _tell(story: Story, place: Place, screen: Screen, keep: bool) -> None:
+    await story.tell()
+    if keep:
+        screen.step(f"kept running: clients {place.clients_url}, control {place.control_url}; Ctrl-C stops it")
         await asyncio.Event().wait()
-    except asyncio.CancelledError:
-        task = asyncio.current_task()
-        assert task is not None
-        task.uncancel()  # Ctrl-C is how a kept demo ends well.
 
 
-def _finish(story: Story, home: Path, console: Console, as_json: bool) -> None:
+def _stopped(story: Story) -> str:
+    left = ", ".join(story.outcome.left)
+    return f"stopped; had to be killed: {left}" if left else "stopped; nothing is left running"
+
+
+def _finish(story: Story, place: Place, console: Console, as_json: bool) -> None:
     outcome, account = story.outcome, story.traffic.account
-    Screen(console).results(account, outcome.rollouts, outcome.promises, outcome.seconds)
     report = {
         "seconds": outcome.seconds,
         "traffic": account.to_json(),
         "rollouts": outcome.rollouts,
         "promises": [asdict(promise) for promise in outcome.promises],
     }
-    (home / "report.json").write_text(json.dumps(report, indent=1))
+    (place.home / "report.json").write_text(json.dumps(report, indent=1))
+    show(console, outcome, account)
     if as_json:
         typer.echo(json.dumps(report))
     raise typer.Exit(0 if all(promise.is_kept for promise in outcome.promises) else 1)

@@ -57,14 +57,21 @@ def judge(
         ),
         Promise("every label was taken", account.labels_failed == 0, f"{account.labels_sent:,} sent"),
         *(_ending(number, wanted, rollouts) for number, wanted in WANTED.items()),
-        Promise(
-            "the rollout went on with its evidence after the control plane was killed",
-            restart is not None and restart.requests_after >= restart.requests_before > 0,
-            "it was not killed" if restart is None else f"{restart.requests_before:,} requests before,"
-            f" {restart.requests_after:,} after; {restart.status_before}, then {restart.status_after}",
-        ),
+        _survival(restart),
         Promise("nothing is left behind", not left_behind, ", ".join(left_behind) or "no process, no shared memory"),
-    ]  # fmt: skip
+    ]
+
+
+def _survival(restart: Restart | None) -> Promise:
+    """The control plane was killed in the middle of a rollout, which went on with all of its evidence."""
+    text = "evidence outlived the control plane"
+    if restart is None:
+        return Promise(text, False, "the control plane was not killed")
+    is_kept = restart.requests_after >= restart.requests_before > 0
+    seen = f"{restart.requests_before:,} requests, then {restart.requests_after:,}"
+    if restart.status_after != restart.status_before:
+        seen += f"; {restart.status_before}, then {restart.status_after}"
+    return Promise(text, is_kept, seen)
 
 
 def _ending(number: int, wanted: Wanted, rollouts: Sequence[Mapping[str, Any]]) -> Promise:

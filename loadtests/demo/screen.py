@@ -1,4 +1,4 @@
-"""What the demo shows: its steps, the traffic's books and the rollout under way, live; tables at the end."""
+"""What the demo shows while it runs: its steps, the traffic's books and the rollout under way."""
 
 import time
 from typing import Any
@@ -9,13 +9,11 @@ from rich.table import Table
 from rich.text import Text
 
 from loadtests.account import Account
-from loadtests.cli import table_of
-from loadtests.demo.promises import Promise
 from rollout.watch import picture
 
 
 class Screen:
-    """One live picture; on something that is no terminal, a line a step."""
+    """One live picture below the steps; on something that is no terminal, a line a step."""
 
     def __init__(self, console: Console) -> None:
         self._console = console
@@ -36,10 +34,10 @@ class Screen:
 
     def step(self, text: str) -> None:
         self._step, self._rollout = text, None
-        self._console.print(f"[dim]{self._elapsed}[/] [bold]{text}[/]", highlight=False)
+        self._line(Text(text, style="bold"))
 
     def note(self, text: str) -> None:
-        self._console.print(f"[dim]{self._elapsed}[/]   {text}", highlight=False)
+        self._line(Text(f"  {text}"))
 
     def show_traffic(self, account: Account) -> None:
         self._account = account
@@ -51,6 +49,15 @@ class Screen:
     def _elapsed(self) -> str:
         return f"{time.monotonic() - self._began:5.0f} s"
 
+    def _line(self, text: Text) -> None:
+        """A long text hangs beside the time on a terminal, and stays one line in a log."""
+        if not self._console.is_terminal:
+            self._console.print(Text.assemble((self._elapsed, "dim"), " ", text), soft_wrap=True)
+            return
+        grid = Table.grid(padding=(0, 1))
+        grid.add_row(Text(self._elapsed, style="dim", no_wrap=True), text)
+        self._console.print(grid)
+
     def _picture(self) -> RenderableType:
         parts: list[RenderableType] = [Text(f"{self._elapsed} {self._step} ...", style="cyan")]
         if self._account is not None:
@@ -60,21 +67,3 @@ class Screen:
         if self._rollout is not None:
             parts.append(picture(self._rollout))
         return Group(*parts)
-
-    def results(
-        self, account: Account, rollouts: list[dict[str, Any]], promises: list[Promise], seconds: float
-    ) -> None:
-        """The tables at the end."""
-        self._console.print(table_of(account))
-        table = Table("rollout", "outcome", "decided by", "requests", "seconds", "why", title="rollouts")
-        for one in rollouts:
-            decision = one["decision"]
-            table.add_row(
-                f"{one['model']}/{one['release']}", one["status"].replace("_", " "), decision["by"],
-                f"{decision['requests']:,}", f"{decision['seconds']:.0f}", decision["reason"],
-            )  # fmt: skip
-        self._console.print(table)
-        kept = Table("", "promised", "seen", title=f"promises, after {seconds:.0f} s")
-        for promise in promises:
-            kept.add_row("[green]kept[/]" if promise.is_kept else "[bold red]BROKEN[/]", promise.text, promise.seen)
-        self._console.print(kept)

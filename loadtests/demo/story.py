@@ -1,6 +1,7 @@
 """The demo, step by step: a straight-line program over real processes."""
 
 import asyncio
+import contextlib
 import json
 import sqlite3
 import time
@@ -9,15 +10,17 @@ from pathlib import Path
 from typing import Any
 
 from loadtests import faults
+from loadtests.demo.place import Place
 from loadtests.demo.promises import Promise, Restart, judge
 from loadtests.demo.screen import Screen
-from loadtests.demo.stage_hands import PLAN, Place, Up, ask, make_release, sluice
+from loadtests.demo.stage_hands import PLAN, Up, ask, export, sluice, train
+from loadtests.demo.traces import Traces
 from loadtests.errors import DemoError
 from loadtests.rows import rows_for
 from loadtests.schedule import Load, Traffic, metadata_of
 
-ENDED = ("promoted", "rolled_back", "aborted", "failed")
 ROLLOUT_TIMEOUT_S = 150.0
+RESTART_TIMEOUT_S = 30.0
 WARM_TRAFFIC_S = 3.0
 
 
@@ -28,6 +31,8 @@ class Outcome:
     rollouts: list[dict[str, Any]] = field(default_factory=list)
     restart: Restart | None = None
     promises: list[Promise] = field(default_factory=list)
+    left: list[str] = field(default_factory=list)
+    """What was still there after everything was stopped."""
     seconds: float = 0.0
 
 
@@ -41,7 +46,9 @@ class Story:
         self._up = Up(place)
         self._traffic: Traffic | None = None
         self._sending: asyncio.Task[Any] | None = None
+        self._traces = Traces(place.home)
         self.outcome = Outcome()
+        self.is_told = False
 
     @property
     def traffic(self) -> Traffic:
@@ -66,33 +73,39 @@ class Story:
         await self._roll_out(4)
         await self._stop_traffic()
         self.outcome.seconds = time.monotonic() - began
+        self.is_told = True
 
     async def close(self) -> None:
-        """Stop traffic and processes, then judge."""
-        await self._stop_traffic()
-        await self._up.stop()
+        """Stop traffic and processes, look what is left, then judge."""
+        try:
+            await self._stop_traffic()
+        finally:
+            await self._up.stop()
+        outcome = self.outcome
+        outcome.left = self._traces.left()
+        self._traces.end()
         if self._traffic is not None:
-            left = await asyncio.to_thread(left_behind, self._place.home)
-            self.outcome.promises = judge(self.traffic.account, self.outcome.rollouts, self.outcome.restart, left)
+            outcome.promises = judge(self._traffic.account, outcome.rollouts, outcome.restart, outcome.left)
 
     async def _make_releases(self) -> None:
-        """Train two at a time; export in order, so that the numbers fit."""
+        """Two commands at a time; exports in order, so that the numbers fit."""
         slots = asyncio.Semaphore(2)
 
-        async def train(number: int) -> None:
+        async def train_one(number: int) -> None:
             async with slots:
-                await make_release(self._place, number)
+                await train(self._place, number)
 
-        async with asyncio.TaskGroup() as group:
-            runs = [group.create_task(train(number)) for number in (1, 2, 3, 4)]
-            for number, run in enumerate(runs, 1):
-                await run
+        trainings = [asyncio.create_task(train_one(number)) for number in (1, 2, 3, 4)]
+        try:
+            for number, training in enumerate(trainings, 1):
+                await training
                 async with slots:
-                    await sluice(
-                        self._place, "export", f"runs/digits-{number}", "--model", "digits",
-                        "--repository", str(self._place.models),
-                    )  # fmt: skip
+                    await export(self._place, number)
                 self._screen.note(f"digits/{number} exported")
+        finally:
+            for training in trainings:
+                training.cancel()
+            await asyncio.gather(*trainings, return_exceptions=True)
 
     async def _start_traffic(self) -> None:
         rows = rows_for("digits", await metadata_of(self._place.clients_url, "digits"))
@@ -104,7 +117,8 @@ class Story:
     async def _stop_traffic(self) -> None:
         if self._traffic is not None and self._sending is not None:
             self._traffic.stop()
-            await self._sending
+            await asyncio.wait({self._sending})  # Not awaited itself: an interrupted wait must not cut answers off.
+            self._sending.result()
             self._sending = None
 
     async def _roll_out(self, number: int) -> None:
@@ -116,10 +130,11 @@ class Story:
         rollout: dict[str, Any] = json.loads(begun)
         reached, is_hurt = 0.0, False
         ends = time.monotonic() + ROLLOUT_TIMEOUT_S
-        while rollout["status"] not in ENDED:
+        while not rollout["is_settled"]:
             if time.monotonic() > ends:
                 raise DemoError(f"digits/{number} was not decided within {ROLLOUT_TIMEOUT_S:g} s: {rollout['summary']}")
             await asyncio.sleep(0.25)
+            self._traces.look()
             rollout = await ask(self._place, rollout["id"]) or rollout
             reached = max(reached, rollout["weight"] if rollout["status"] == "canary" else 0.0)
             self._screen.show_rollout(rollout)
@@ -148,35 +163,23 @@ class Story:
         pid = faults.kill_control_plane(self._place.home)
         stored = stored_state(self._place.home, rollout["id"])
         self._screen.note(f"control plane {pid} killed (SIGKILL) with {stored['requests']:,} requests of evidence")
-        after = None
-        while after is None:
-            await asyncio.sleep(0.1)
-            after = await ask(self._place, rollout["id"])
+        after = await self._back(rollout["id"])
         self.outcome.restart = Restart(stored["requests"], after["requests"], stored["status"], after["status"])
         self._screen.note(f"control plane is back with {after['requests']:,} requests of evidence")
+
+    async def _back(self, key: int) -> dict[str, Any]:
+        """The rollout as the restarted control plane first tells it."""
+        ends = time.monotonic() + RESTART_TIMEOUT_S
+        while time.monotonic() < ends:
+            await asyncio.sleep(0.1)
+            if (rollout := await ask(self._place, key)) is not None:
+                return rollout
+        raise DemoError(f"the control plane did not come back within {RESTART_TIMEOUT_S:g} s after it was killed")
 
 
 def stored_state(home: Path, key: int) -> dict[str, Any]:
     """A rollout's state as the database has it."""
-    with sqlite3.connect(f"file:{home / 'control.db'}?mode=ro", uri=True) as connection:
+    with contextlib.closing(sqlite3.connect(f"file:{home / 'control.db'}?mode=ro", uri=True)) as connection:
         (text,) = connection.execute("SELECT state FROM rollouts WHERE id = ?", (key,)).fetchone()
-    connection.close()
     state: dict[str, Any] = json.loads(text)
     return state
-
-
-def left_behind(home: Path) -> list[str]:
-    """Processes that still run with the demo's folder on their command line, and shared memory that they left."""
-    found = []
-    for entry in Path("/proc").iterdir():
-        if entry.name.isdigit():
-            try:
-                command = (entry / "cmdline").read_bytes().replace(b"\0", b" ").decode(errors="replace")
-            except OSError:
-                continue
-            if str(home) in command and " demo" not in command:
-                found.append(f"process {entry.name}: {command[:80]}")
-    prefixes = [json.loads(path.read_text()).get("shm_prefix") for path in (home / "pools").glob("*/process.json")]
-    names = [path.name for path in Path("/dev/shm").iterdir()]
-    found += [f"shared memory {name}" for name in names if any(p and name.startswith(p) for p in prefixes)]
-    return found

@@ -12,6 +12,7 @@ from typing import Annotated
 
 import typer
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
 
 from rollout.pools.errors import PoolError
@@ -40,7 +41,7 @@ def doctor(as_json: Annotated[bool, typer.Option("--json", help="Print JSON inst
         table = Table("", "what", "seen", "what to do")
         for one in findings:
             mark = "[green]ok[/]" if one.is_good else "[red]missing[/]"
-            table.add_row(mark, one.what, one.seen, "" if one.is_good else one.cure)
+            table.add_row(mark, one.what, one.seen, "" if one.is_good else escape(one.cure))
         Console().print(table)
     raise typer.Exit(0 if all(one.is_good for one in findings) else 1)
 
@@ -51,7 +52,8 @@ def examine() -> Iterator[Finding]:
     yield Finding("Python 3.11 to 3.13", is_known, version, "make a virtual environment with one of them")
     for package, needed_for in (("torch", "train"), ("onnx", "export"), ("onnxruntime", "serve"), ("locust", "load")):
         has = importlib.util.find_spec(package) is not None
-        yield Finding(f"package {package}", has, "installed" if has else "no", f"pip install 'sluice[{needed_for}]'")
+        cure = f"make setup, or: pip install --editable '.[{needed_for}]'"
+        yield Finding(f"package {package}", has, "installed" if has else "no", cure)
     yield _triton()
     yield _space("shared memory", Path("/dev/shm"), SHM_BYTES_LEAST, "enlarge /dev/shm (in a container: --shm-size=1g)")
     yield _space("disk here", Path.cwd(), DISK_BYTES_LEAST, "free some space, or run elsewhere")

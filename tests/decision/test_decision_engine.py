@@ -3,7 +3,6 @@
 from dataclasses import replace
 
 import pytest
-from decision_story import PLAN, Story, good_second, routed_story, story_in
 
 from rollout.decision.counts import Agreement, PairedLabels
 from rollout.decision.engine import TRANSITIONS, UnexpectedEventError, start
@@ -22,6 +21,7 @@ from rollout.decision.events import (
 from rollout.decision.instructions import Announce, Candidate, ReplaceRoute, Shadow, StartPool, StopPool
 from rollout.decision.rules import AgreementRules, Guard, Inconclusive, QualityRules
 from rollout.decision.state import ENDED, Rollout, Status
+from tests.decision.decision_story import PLAN, Story, good_second, routed_story, story_in
 
 SAMPLES: tuple[Event, ...] = (
     RolloutStarted(),

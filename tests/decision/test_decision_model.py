@@ -1,6 +1,5 @@
 """A rollout under anything that may happen, in any order, with the laws checked after every step."""
 
-from decision_control import Controller, Fleet
 from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
@@ -21,6 +20,7 @@ from rollout.decision.events import (
 from rollout.decision.rules import AgreementRules, Guard, Guards, Inconclusive, Plan, Stage
 from rollout.decision.state import Status
 from rollout.decision.verdict import progress
+from tests.decision.decision_control import Controller, Fleet
 
 PLAN = Plan(
     stages=(

@@ -4,8 +4,6 @@ import json
 from pathlib import Path
 
 import pytest
-from decision_control import Controller, Fleet, KilledError
-from decision_traffic import Behaviour, World
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -13,6 +11,8 @@ from rollout.decision.engine import start
 from rollout.decision.events import Event, PoolBecameReady, RolloutStarted
 from rollout.decision.state import Rollout
 from rollout.plan import load_plan
+from tests.decision.decision_control import Controller, Fleet, KilledError
+from tests.decision.decision_traffic import Behaviour, World
 
 PLAN = load_plan(Path(__file__).parents[2] / "rollout/examples/demo.toml")
 WORLDS = {

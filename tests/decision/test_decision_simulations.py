@@ -5,7 +5,6 @@ from pathlib import Path
 from statistics import median
 
 import pytest
-from decision_traffic import Behaviour, World, roll_out
 
 from rollout.decision.rules import (
     AgreementRules,
@@ -20,6 +19,7 @@ from rollout.decision.rules import (
 )
 from rollout.decision.state import Rollout, Status
 from rollout.plan import load_plan
+from tests.decision.decision_traffic import Behaviour, World, roll_out
 
 DEMO = load_plan(Path(__file__).parents[2] / "rollout/examples/demo.toml")
 SEEDS = range(20)

@@ -3,14 +3,13 @@
 import json
 from dataclasses import asdict, replace
 
-from decision_story import PLAN, Story, good_second, routed_story, story_in
-
 from rollout.decision.counts import Agreement, ArmCounts, Comparison, PairedLabels
 from rollout.decision.engine import start
 from rollout.decision.events import Held, Observed, RolloutStarted
 from rollout.decision.rules import AgreementRules, Guard, Guards
 from rollout.decision.state import Status
 from rollout.decision.verdict import Finding, progress, verdict_of
+from tests.decision.decision_story import PLAN, Story, good_second, routed_story, story_in
 
 
 def test_errors_are_told_with_both_rates_and_the_evidence():

@@ -1,4 +1,4 @@
-"""Settings for the property tests here."""
+"""What holds for all tests."""
 
 from hypothesis import settings
 

@@ -61,7 +61,9 @@ class Pool(Generic[T]):
         choice = [server for server in choice if server.health.ejected_until_s <= now_s] or choice
         if len(choice) < 2:
             return choice[0] if choice else None
-        one, other = random.sample(choice, 2)
+        first = int(random.random() * len(choice))
+        second = int(random.random() * (len(choice) - 1))
+        one, other = choice[first], choice[second + (second >= first)]
         return one if one.in_flight <= other.in_flight else other
 
 

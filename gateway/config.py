@@ -2,6 +2,7 @@
 
 import difflib
 import os
+import re
 import tomllib
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, fields
@@ -9,6 +10,8 @@ from pathlib import Path
 from typing import Any
 
 from gateway.errors import ConfigError
+
+CONTROL_URL = re.compile(r"https?://[A-Za-z0-9_.\[\]:-]+/?")
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,6 +37,8 @@ class GatewayConfig:
     head_timeout_s: float = 10.0
     body_timeout_s: float = 60.0
     idle_timeout_s: float = 75.0
+    write_timeout_s: float = 30.0
+    """How long a client may leave an answer unread."""
     connect_timeout_s: float = 2.0
     pipelined_requests: int = 32
 
@@ -59,8 +64,12 @@ class GatewayConfig:
             raise ConfigError(f"gateway setting 'workers' must be from 1 to 256, not {self.workers}")
         for one in fields(self):
             value = getattr(self, one.name)
-            if isinstance(value, (int, float)) and value < 0:
+            if isinstance(value, (int, float)) and not value >= 0:  # Which NaN is not either.
                 raise ConfigError(f"gateway setting {one.name!r} must not be negative, it is {value}")
+        if not self.counter_slots:
+            raise ConfigError("gateway setting 'counter_slots' must be at least 1")
+        if self.control_url and not CONTROL_URL.fullmatch(self.control_url):
+            raise ConfigError(f"gateway setting 'control_url' must be http://HOST:PORT, not {self.control_url!r}")
 
 
 def parse_address(text: str, setting: str) -> tuple[str, int]:
@@ -83,7 +92,10 @@ def load_config(path: Path | None, overrides: Mapping[str, Any] | None = None) -
             document = tomllib.loads(path.read_text())
         except (OSError, ValueError) as exc:
             raise ConfigError(f"{path} cannot be read: {exc}") from exc
-        settings.update(document.get("gateway", {}))
+        table = document.get("gateway", {})
+        if not isinstance(table, dict):
+            raise ConfigError(f"{path}: 'gateway' must be a table, [gateway]")
+        settings.update(table)
     settings.update({key: value for key, value in (overrides or {}).items() if value is not None})
     return config_from(settings)
 

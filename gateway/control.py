@@ -6,6 +6,7 @@ in a bounded backlog, from which samples are dropped first.
 
 import asyncio
 import contextlib
+import json
 import logging
 from collections import deque
 from collections.abc import Awaitable, Callable
@@ -19,6 +20,7 @@ LONG_POLL_S = 25.0
 RETRY_S = 0.5
 KEPT_WITH_SAMPLES = 30
 """Reports beyond the newest this many lose their samples: windows and labels matter more."""
+_JSON = {"content-type": "application/json"}
 
 log = logging.getLogger("sluice.gateway")
 
@@ -66,6 +68,8 @@ class ControlLink:
                 self._reached(True)
                 if answer.status_code == 200:
                     table = RouteTable.from_json(answer.json())
+                    if table.version == version:
+                        raise RouteTableError(f"it is version {version} again")
                     await self._apply(table)
                     version = table.version
             except RouteTableError as exc:
@@ -73,6 +77,9 @@ class ControlLink:
                 await asyncio.sleep(RETRY_S)
             except (httpx.HTTPError, ValueError):
                 self._reached(False)
+                await asyncio.sleep(RETRY_S)
+            except Exception:
+                log.exception("fetching routes failed; it goes on")
                 await asyncio.sleep(RETRY_S)
 
     async def _send(self, client: httpx.AsyncClient) -> None:
@@ -88,12 +95,14 @@ class ControlLink:
                     self._backlog.remove(report)
 
     async def _post(self, client: httpx.AsyncClient, report: dict[str, Any]) -> bool:
+        """Send one report. True when it need not be sent again."""
+        content = json.dumps(report).encode()
         try:
-            answer = await client.post("/v1/gateway/reports", json=report, timeout=10.0)
+            answer = await client.post("/v1/gateway/reports", content=content, headers=_JSON, timeout=10.0)
         except httpx.HTTPError:
             self._reached(False)
             return False
-        if 400 <= answer.status_code < 500:
+        if 400 <= answer.status_code < 500 and answer.status_code not in (408, 429):
             log.error("the control plane refused a report: %s", answer.text[:300])
             return True
         return answer.is_success

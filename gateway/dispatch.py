@@ -8,7 +8,6 @@ import json
 import os
 import time
 
-from gateway.balance import RetryBudget
 from gateway.channel import Channel
 from gateway.config import GatewayConfig
 from gateway.exchange import Exchange, Plane
@@ -36,8 +35,8 @@ class Dispatcher:
     def __init__(self, config: GatewayConfig, channel: Channel) -> None:
         self._config = config
         self._channel = channel
-        self._plane = Plane(RetryBudget(config.retry_share), self._answered, config.sample_body_bytes)
-        self._mirrors = MirrorBudget(config.mirror_in_flight, config.mirror_bytes)
+        self._plane = Plane(config, self._answered)
+        self._mirrors = MirrorBudget(config)
         self._id_prefix = os.urandom(6).hex()
         self._ids = 0
         self.table: LiveTable | None = None
@@ -55,7 +54,8 @@ class Dispatcher:
         try:
             asked = understand(request.method, request.target)
         except PathError as exc:
-            client.answer(request, exc.status, error_body(exc.text))
+            allow = b"allow: %s\r\n" % exc.allow if exc.allow else b""
+            client.answer(request, exc.status, error_body(exc.text), allow)
             return None
         if asked.kind in (Kind.INFER, Kind.GENERATE, Kind.READ):
             return self._exchange(asked, request, client)
@@ -119,20 +119,20 @@ class Dispatcher:
                 request, 503, error_body("too many labels are waiting; send them again"), b"retry-after: 1\r\n"
             )
 
-    def _answered(self, exchange: Exchange, answer: Answer) -> None:
+    def _answered(self, exchange: Exchange, answer: Answer | None) -> None:
         """An answer left: copy its request to the shadow, or just record it."""
         live = exchange.live
         is_stables = exchange.role is Role.ANSWERED and exchange.assigned.release == live.route.stable
         if live.mirror is not None and is_stables and live.route.is_mirrored(exchange.key):
-            mirror = Mirror(self._mirrors, exchange, live.mirror, answer, self._mirrored)
+            mirror = Mirror(self._mirrors, exchange, live.mirror, answer, self._record)
             if mirror.start():
                 return
         self._record(exchange, answer, None)
 
-    def _mirrored(self, exchange: Exchange, answered: Answer, mirrored: Answer) -> None:
-        self._record(exchange, answered, mirrored)
-
-    def _record(self, exchange: Exchange, answered: Answer, mirrored: Answer | None) -> None:
+    def _record(self, exchange: Exchange, answered: Answer | None, mirrored: Answer | None) -> None:
+        """Record a sample, unless stable's answer was too large for one."""
+        if answered is None:
+            return
         share = exchange.live.route.sample_share
         if share >= 1.0 or place("sample", exchange.request_id) < share:
             request_id = exchange.request_id.decode()
@@ -148,8 +148,9 @@ def _pinned(asked: Asked, request: Request) -> Asked:
     header = request.header(b"x-sluice-release") if asked.version is None else None
     if header is None:
         return asked
-    number = header.rpartition(b"/")[2]
-    version = int(number) if number.isdigit() and len(number) <= 18 else 0
+    model, _, number = header.rpartition(b"/")
+    is_meant = number.isdigit() and len(number) <= 18 and model in (b"", asked.model.encode())
+    version = int(number) if is_meant else 0  # Which no release has.
     return Asked(asked.kind, asked.model, version, asked.action)
 
 

@@ -3,10 +3,12 @@
 Knows releases, deadlines and who is charged. Framing is the business of `http1` and `upstream`.
 """
 
+import re
 from collections.abc import Callable
 from time import monotonic  # The loop's own clock is cached and counts milliseconds.
 
 from gateway.balance import RetryBudget
+from gateway.config import GatewayConfig
 from gateway.counters import FALLBACKS, RETRIES, STARTED, Slot
 from gateway.http1 import CLOSE, ClientConnection, Request, error_body, status_line
 from gateway.live import Lane, LiveRoute
@@ -21,22 +23,27 @@ HOP_BY_HOP = frozenset(
     b"upgrade".split()
 )
 _REWRITTEN = HOP_BY_HOP | {b"host", b"content-length", b"expect", b"x-request-id"}
+_PLAIN_CONNECTION = (b"keep-alive", b"close")
 _NO_VERSION = b"has no available versions"
-_CLIENT_TEXTS = (b"failed to parse the request JSON buffer", b"Unable to parse", b"failed to parse")
+_CLIENT_TEXT = re.compile(rb'\s*\{\s*"error"\s*:\s*"(failed to parse|Unable to parse)')
 """How Triton starts the texts of 500 answers that are the client's fault (a body that is not valid)."""
+_TELLING = (b"Traceback", b'File \\"')
+"""What shows that an error's text tells of the server's inside."""
 
-AnsweredCallback = Callable[["Exchange", Answer], None]
+AnsweredCallback = Callable[["Exchange", Answer | None], None]
+"""Called after a good answer left; with the answer, if it was small enough to be recorded."""
 
 
 class Plane:
     """What all exchanges of a worker share."""
 
-    __slots__ = ("budget", "in_flight", "on_answered", "sample_body_bytes")
+    __slots__ = ("budget", "in_flight", "on_answered", "sample_body_bytes", "write_timeout_s")
 
-    def __init__(self, budget: RetryBudget, on_answered: AnsweredCallback, sample_body_bytes: int) -> None:
-        self.budget = budget
+    def __init__(self, config: GatewayConfig, on_answered: AnsweredCallback) -> None:
+        self.budget = RetryBudget(config.retry_share)
         self.on_answered = on_answered
-        self.sample_body_bytes = sample_body_bytes
+        self.sample_body_bytes = config.sample_body_bytes
+        self.write_timeout_s = config.write_timeout_s
         self.in_flight: set[Exchange] = set()
 
     def expire(self) -> None:
@@ -51,9 +58,9 @@ class Exchange:
 
     __slots__ = (
         "_answer_body", "_answer_headers", "_answer_status", "_client", "_copy", "_ends_s", "_has_begun", "_is_chunked",
-        "_is_held", "_lane", "_plane", "_resent", "_retried", "_server", "_slot", "_started_s", "_tries", "asked",
-        "assigned", "attempt", "attempt_ends_s", "connection", "fell_back", "key", "live", "request", "request_id",
-        "role",
+        "_is_cut", "_is_held", "_lane", "_plane", "_resent", "_retried", "_server", "_slot", "_slow_since_s",
+        "_started_s", "_tries", "_will_close", "asked", "assigned", "attempt", "attempt_ends_s", "connection",
+        "fell_back", "key", "live", "request", "request_id", "role",
     )  # fmt: skip
 
     def __init__(
@@ -76,7 +83,8 @@ class Exchange:
         self.connection: Connection | None = None
         self._server: Server | None = None
         self.attempt = self._tries = 0
-        self.fell_back = self._retried = self._resent = self._has_begun = False
+        self.fell_back = self._retried = self._resent = self._has_begun = self._will_close = False
+        self._slow_since_s: float | None = None
         self._reset_answer()
 
     def _reset_answer(self) -> None:
@@ -84,7 +92,7 @@ class Exchange:
         self._answer_headers: Headers = []
         self._answer_body: list[bytes] = []
         self._copy: list[bytes] | None = None
-        self._is_held = self._is_chunked = False
+        self._is_held = self._is_cut = self._is_chunked = False
 
     # Attempts
 
@@ -103,18 +111,23 @@ class Exchange:
 
     def _attempt(self, server: Server | None, fresh: bool = False) -> None:
         self._reset_answer()
+        self._server = server
         if server is None:
             self.failed(Outcome.UNAVAILABLE, False)
             return
-        self._server = server
         self._tries += 1
         self.attempt = self._tries
         server.send(self, request_bytes(self.request, self.asked, self._lane.release, server, self.request_id), fresh)
 
     def expired(self) -> None:
-        """This attempt's time is up."""
+        """This attempt's time is up: the server's to answer, or the client's to read."""
         self._give_up_attempt()
-        self.failed(Outcome.TIMEOUT, False)
+        if self._slow_since_s is None or self._client is None:
+            self.failed(Outcome.TIMEOUT, False)
+            return
+        client = self._client
+        self.client_gone()
+        client.abort()
 
     def _give_up_attempt(self) -> None:
         self.attempt = 0
@@ -127,7 +140,7 @@ class Exchange:
         self.attempt = 0
         self.connection = None
         server, now = self._server, monotonic()
-        if was_stale and server is not None and not self._resent and not self._has_begun:
+        if was_stale and server is not None and not self._resent and self._client is not None:
             self._resent = True  # A kept connection that the server had closed: nobody's failure.
             self._attempt(server, fresh=True)
             return
@@ -169,9 +182,6 @@ class Exchange:
         self._leave()
         if self._client is None:
             return
-        if self._answer_status:
-            self._write_held()
-            return
         status = 504 if outcome is Outcome.TIMEOUT else 503 if outcome is Outcome.UNAVAILABLE else 502
         text = {
             Outcome.TIMEOUT: f"no answer within {self.live.route.deadline_s:g} s",
@@ -185,17 +195,15 @@ class Exchange:
     def head_arrived(self, status: int, headers: Headers) -> None:
         self._answer_status = status
         self._answer_headers = headers
-        self._is_held = status >= 500 or status == 404
+        self._is_held = status >= 400
         if not self._is_held and status == 200 and self.asked.kind is Kind.INFER:
             self._copy = []
 
     def body_arrived(self, chunks: list[bytes]) -> None:
-        self._answer_body += chunks
         if self._is_held:
-            if sum(map(len, self._answer_body)) > HELD_BYTES:
-                self._is_held = False
-            else:
-                return
+            self._hold(chunks)
+            return
+        self._answer_body += chunks
         if self._copy is not None:
             self._copy += chunks
             if sum(map(len, self._copy)) > self._plane.sample_body_bytes:
@@ -203,13 +211,20 @@ class Exchange:
         if self._has_begun or self.asked.kind is Kind.GENERATE or sum(map(len, self._answer_body)) > HELD_BYTES:
             self._write_part(False)
 
+    def _hold(self, chunks: list[bytes]) -> None:
+        """Keep an error until it is whole, for it may be answered by another server; no error needs more than this."""
+        if not self._is_cut:
+            self._answer_body += chunks
+            self._is_cut = sum(map(len, self._answer_body)) > HELD_BYTES
+
     def ended(self) -> None:
         """The answer is whole."""
         self.attempt = 0
         self.connection = None
-        if self._is_held and self._answer_status != 404 and not self._is_clients_fault():
+        status = self._answer_status
+        if status >= 500 and not self._is_clients_fault():
             self._server_error(Outcome.SERVER_ERROR)
-        elif self._is_held and self._answer_status == 404 and _NO_VERSION in b"".join(self._answer_body):
+        elif status == 404 and _NO_VERSION in b"".join(self._answer_body):
             self._server_error(Outcome.UNAVAILABLE)
         else:
             self._finish()
@@ -217,12 +232,15 @@ class Exchange:
     def _server_error(self, outcome: Outcome) -> None:
         assert self._server is not None
         self._server.health.failed(monotonic())
-        if not self._try_elsewhere(outcome, monotonic()):
-            self._give_up(outcome)
+        if self._try_elsewhere(outcome, monotonic()):
+            return
+        self._count(outcome)
+        self._leave()
+        if self._client is not None:
+            self._write_whole()
 
     def _is_clients_fault(self) -> bool:
-        text = b"".join(self._answer_body)[:256]
-        return self._answer_status == 500 and any(start in text for start in _CLIENT_TEXTS)
+        return self._answer_status == 500 and _CLIENT_TEXT.match(b"".join(self._answer_body)) is not None
 
     def _finish(self) -> None:
         if self._server is not None:
@@ -234,17 +252,33 @@ class Exchange:
             self._slot.ended_ok(latency_us)
             self._slot = None
         self._leave()
-        client = self._client
-        if client is None:
+        if self._client is None:
             return
+        self._write_whole()
+        if self._answer_status == 200 and self.asked.kind is Kind.INFER:
+            copy = self._copy
+            answer = None if copy is None else recorded_answer(self._lane.release, self._answer_headers, copy)
+            self._plane.on_answered(self, answer)
+
+    def _write_whole(self) -> None:
+        """Write what is left of the answer, and let go of the client."""
+        client = self._client
+        assert client is not None
+        if self._is_held:
+            self._hide_inside()
         self._write_part(True)
         self._client = None
-        client.answered(not client.will_close(self.request))
-        if self._copy is not None and self.asked.kind is Kind.INFER:
-            self._plane.on_answered(self, self._recorded())
+        client.answered(not self._will_close)
 
-    def _recorded(self) -> Answer:
-        return recorded_answer(self._lane.release, self._answer_headers, self._copy or [])
+    def _hide_inside(self) -> None:
+        """Replace an error's text that is cut, cannot be read here, or tells of the server's inside."""
+        headers, body = dict(self._answer_headers), b"".join(self._answer_body)
+        is_readable = not self._is_cut and headers.get(b"content-encoding", b"identity") == b"identity"
+        if is_readable and not any(word in body for word in _TELLING):
+            return
+        name, request_id = self._lane.release_name.decode(), self.request_id.decode()
+        self._answer_body = [error_body(f"release {name} failed to answer this request (request id {request_id})")]
+        self._answer_headers = [(b"content-type", b"application/json")]
 
     def _count(self, outcome: Outcome) -> None:
         """Charge or excuse the release that was assigned first, once."""
@@ -267,10 +301,19 @@ class Exchange:
             self._leave()
 
     def client_is_slow(self) -> None:
+        """The client does not read: neither does the gateway, and the release's time stands still."""
+        if self._slow_since_s is None:
+            self._slow_since_s = monotonic()
+            self.attempt_ends_s = self._slow_since_s + self._plane.write_timeout_s
         if self.connection is not None:
             self.connection.pause_reading()
 
     def client_is_ready(self) -> None:
+        if self._slow_since_s is not None:
+            waited_s, self._slow_since_s = monotonic() - self._slow_since_s, None
+            self._started_s += waited_s
+            self._ends_s += waited_s
+            self.attempt_ends_s = self._ends_s
         if self.connection is not None:
             self.connection.resume_reading()
 
@@ -283,7 +326,9 @@ class Exchange:
         if not self._has_begun:
             self._has_begun = True
             data.append(self._answer_head(whole_size=sum(map(len, body)) if is_last else None))
-        if self._is_chunked:
+        if self.request.method == b"HEAD":
+            pass
+        elif self._is_chunked:
             if body:
                 data += [b"%x\r\n" % sum(map(len, body)), *body, b"\r\n"]
             if is_last:
@@ -291,15 +336,6 @@ class Exchange:
         else:
             data += body
         self._client.write(data)
-
-    def _write_held(self) -> None:
-        """Answer with the server's own error, without what it should not tell."""
-        assert self._client is not None
-        client, body = self._client, b"".join(self._answer_body)
-        if b"Traceback" in body or b'File \\"' in body:
-            name = self._lane.release_name.decode()
-            body = error_body(f"release {name} failed to answer this request (request id {self.request_id.decode()})")
-        client.answer(self.request, self._answer_status, body, self._own_headers())
 
     def _answer_head(self, whole_size: int | None) -> bytes:
         assert self._client is not None
@@ -312,13 +348,13 @@ class Exchange:
                 lines += (name, b": ", value, b"\r\n")
         if whole_size is not None:
             length = b"%d" % whole_size
-        close = self._client.will_close(self.request)
+        self._will_close = self._client.will_close(self.request)
         if length is not None:
             lines += (b"content-length: ", length, b"\r\n")
-        else:
+        elif self.request.takes_chunks:
             self._is_chunked = True
             lines.append(b"transfer-encoding: chunked\r\n")
-        lines += (self._own_headers(), CLOSE if close else b"", b"\r\n")
+        lines += (self._own_headers(), CLOSE if self._will_close else b"", b"\r\n")
         return b"".join(lines)
 
     def _own_headers(self) -> bytes:
@@ -334,12 +370,15 @@ def recorded_answer(release: int, headers: Headers, body: list[bytes]) -> Answer
 
 
 def request_bytes(request: Request, asked: Asked, release: int, server: Server, request_id: bytes) -> list[bytes]:
-    """The request as it goes to a server: its head written anew, its body as it came."""
-    named = request.header(b"connection")
-    dropped = _REWRITTEN | {name.strip().lower() for name in named.split(b",")} if named else _REWRITTEN
+    """The request as it goes to a server: its head written anew, its body as it came (which only POST has)."""
+    is_post = request.method == b"POST"
+    dropped = _REWRITTEN
     path = f"/v2/models/{asked.model}/versions/{release}".encode() + asked.action
-    lines = [request.method, b" ", path, b" HTTP/1.1\r\nhost: ", server.address.encode(), b"\r\n"]
+    lines = [b"POST " if is_post else b"GET ", path, b" HTTP/1.1\r\nhost: ", server.address.encode(), b"\r\n"]
     accepts = False
+    for name, value in request.headers:
+        if name == b"connection" and value.lower() not in _PLAIN_CONNECTION:
+            dropped = dropped.union(named.strip(b" \t").lower() for named in value.split(b","))
     for name, value in request.headers:
         if name not in dropped and name[:9] != b"x-sluice-":
             lines += (name, b": ", value, b"\r\n")
@@ -347,9 +386,9 @@ def request_bytes(request: Request, asked: Asked, release: int, server: Server, 
     if not accepts:
         lines.append(b"accept-encoding: identity\r\n")
     lines += (b"x-request-id: ", request_id, b"\r\n")
-    if request.method == b"POST":
-        lines += (b"content-length: ", b"%d" % request.size, b"\r\n")
-    lines.append(b"\r\n")
+    if not is_post:
+        return [b"".join((*lines, b"\r\n"))]
+    lines += (b"content-length: ", b"%d" % request.size, b"\r\n\r\n")
     if request.size < HELD_BYTES:
         return [b"".join(lines + request.body)]
     return [b"".join(lines), *request.body]

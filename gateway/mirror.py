@@ -7,6 +7,7 @@ answer never reaches the client; with stable's answer it makes a sample.
 from collections.abc import Callable
 from time import monotonic
 
+from gateway.config import GatewayConfig
 from gateway.counters import DROPPED_BYTES, DROPPED_IN_FLIGHT, STARTED, Slot
 from gateway.exchange import Exchange, recorded_answer, request_bytes
 from gateway.live import Lane
@@ -14,16 +15,18 @@ from gateway.samples import Answer
 from gateway.upstream import Connection, Headers, Server
 from gateway.windows import Outcome, Role
 
-MirroredCallback = Callable[[Exchange, Answer, Answer], None]
+MirroredCallback = Callable[[Exchange, Answer | None, Answer | None], None]
+"""Takes both answers; None stands for one that is too large to be recorded, or did not come."""
 
 
 class MirrorBudget:
     """What all copies of a worker may use together."""
 
-    __slots__ = ("bytes_most", "copies", "held_bytes", "in_flight_most")
+    __slots__ = ("bytes_most", "copies", "held_bytes", "in_flight_most", "sample_body_bytes")
 
-    def __init__(self, in_flight_most: int, bytes_most: int) -> None:
-        self.in_flight_most, self.bytes_most = in_flight_most, bytes_most
+    def __init__(self, config: GatewayConfig) -> None:
+        self.in_flight_most, self.bytes_most = config.mirror_in_flight, config.mirror_bytes
+        self.sample_body_bytes = config.sample_body_bytes
         self.copies: set[Mirror] = set()
         self.held_bytes = 0
 
@@ -42,7 +45,8 @@ class Mirror:
     )  # fmt: skip
 
     def __init__(
-        self, budget: MirrorBudget, exchange: Exchange, lane: Lane, answered: Answer, on_mirrored: MirroredCallback,
+        self, budget: MirrorBudget, exchange: Exchange, lane: Lane, answered: Answer | None,
+        on_mirrored: MirroredCallback,
     ) -> None:  # fmt: skip
         self._budget, self._exchange, self._lane = budget, exchange, lane
         self._answered, self._on_mirrored = answered, on_mirrored
@@ -92,7 +96,7 @@ class Mirror:
 
     def body_arrived(self, chunks: list[bytes]) -> None:
         self._size += sum(map(len, chunks))
-        if self._size <= self._budget.bytes_most:
+        if self._size <= self._budget.sample_body_bytes:
             self._body += chunks
 
     def ended(self) -> None:
@@ -104,7 +108,8 @@ class Mirror:
             self._slot.add(Outcome.CLIENT_ERROR)
         else:
             self._slot.ended_ok((monotonic() - self._started_s) * 1e6)
-            mirrored = recorded_answer(self._lane.release, self._headers, self._body)
+            is_small = self._size <= self._budget.sample_body_bytes
+            mirrored = recorded_answer(self._lane.release, self._headers, self._body) if is_small else None
             self._on_mirrored(self._exchange, self._answered, mirrored)
 
     def failed(self, outcome: Outcome, was_stale: bool) -> None:

@@ -30,12 +30,16 @@ class Asked:
 
 
 class PathError(Exception):
-    """A path or method that is not served; carries the status and the text for the client."""
+    """A path or method that is not served; carries the status and the text for the client.
 
-    def __init__(self, status: int, text: str) -> None:
+    `allow` are the methods that would be served.
+    """
+
+    def __init__(self, status: int, text: str, allow: bytes = b"") -> None:
         super().__init__(text)
         self.status = status
         self.text = text
+        self.allow = allow
 
 
 _OWN = {
@@ -85,12 +89,13 @@ def understand(method: bytes, target: bytes) -> Asked:
 
 
 def _check_method(method: bytes, needed: bytes, path: bytes) -> None:
-    if method != needed:
-        raise PathError(405, f"{path.decode('latin-1')} takes {needed.decode()} only")
+    if method != needed and not (method == b"HEAD" and needed == b"GET"):
+        allow = b"GET, HEAD" if needed == b"GET" else needed
+        raise PathError(405, f"{path.decode('latin-1')[:128]} takes {needed.decode()} only", allow)
 
 
 def _not_served(path: bytes, parts: list[bytes]) -> PathError:
     shown = path[:128].decode("latin-1")
-    if len(parts) > 2 and parts[1] == b"v2" and parts[2] in _REFUSED:
+    if len(parts) > 2 and parts[1] == b"v2" and (parts[2] in _REFUSED or b"trace" in parts[4:]):
         return PathError(403, f"{shown} is not open to clients: releases are managed by the control plane")
     return PathError(404, f"{shown} is not served here: try /v2/models/NAME/infer or /v2/health/ready")

@@ -12,6 +12,8 @@ from typing import Any
 
 NAME = re.compile(r"[A-Za-z0-9_-][A-Za-z0-9_.-]{0,127}")
 ADDRESS = re.compile(r"([A-Za-z0-9_.-]+|\[[0-9a-fA-F:]+\]):([0-9]{1,5})")
+RELEASE = re.compile(r"[1-9][0-9]{0,17}")
+SALT = re.compile(r"[ -~]{0,48}")
 HEADER_NAME = re.compile(r"[A-Za-z0-9!#$%&'*+.^_`|~-]{1,64}")
 
 DEFAULT_STICKY_HEADER = "x-sluice-key"
@@ -121,8 +123,8 @@ def _route(data: Any) -> Route:
     if not isinstance(sticky_header, str) or not HEADER_NAME.fullmatch(sticky_header):
         raise RouteTableError(f"{where}: 'sticky_header' must be a header's name, not {sticky_header!r}")
     salt = data.get("salt", "")
-    if not isinstance(salt, str) or len(salt.encode()) > 48:
-        raise RouteTableError(f"{where}: 'salt' must be a text of at most 48 bytes")
+    if not isinstance(salt, str) or not SALT.fullmatch(salt):
+        raise RouteTableError(f"{where}: 'salt' must be at most 48 visible ASCII characters, not {salt!r}")
     route = Route(
         model=model,
         revision=_integer(data, "revision", where, least=0, default=0),
@@ -147,7 +149,7 @@ def _servers(data: Any, where: str) -> dict[int, tuple[str, ...]]:
         raise RouteTableError(f"{where}: 'servers' must map each release to a list of host:port addresses")
     servers: dict[int, tuple[str, ...]] = {}
     for release, addresses in data.items():
-        if not str(release).isascii() or not str(release).isdigit() or int(release) < 1:
+        if not RELEASE.fullmatch(str(release)):
             raise RouteTableError(f"{where}: 'servers' has {release!r} where a release number should stand")
         if not isinstance(addresses, (list, tuple)) or not all(_is_address(address) for address in addresses):
             raise RouteTableError(f"{where}: the servers of release {release} must be a list of host:port addresses")

@@ -5,9 +5,16 @@ A sample carries the answers' bytes as they were; what they mean is read by the 
 
 import base64
 import binascii
+import math
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
+
+from gateway.routes import NAME
+
+REQUEST_ID = re.compile(r"[!-~]{1,128}")
+"""What a request id may look like: visible ASCII, so that it can stand in a header and in any store."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,7 +37,7 @@ class Answer:
     @staticmethod
     def from_json(data: Mapping[str, Any]) -> "Answer":
         length = data.get("json_length")
-        if length is not None and (not isinstance(length, int) or length < 0):
+        if length is not None and (type(length) is not int or length < 0):
             raise ValueError(f"not an answer: json_length is {length!r}")
         try:
             body = base64.b64decode(data["body"], validate=True)
@@ -63,15 +70,18 @@ class Sample:
         """Read a sample. Raises ValueError when it is not one."""
         try:
             mirrored = data.get("mirrored")
-            return Sample(
+            sample = Sample(
                 request_id=str(data["request_id"]),
                 model=str(data["model"]),
                 at=float(data["at"]),
                 answered=Answer.from_json(data["answered"]),
                 mirrored=None if mirrored is None else Answer.from_json(mirrored),
             )
-        except (KeyError, TypeError, AttributeError) as exc:
+        except (KeyError, TypeError, AttributeError, OverflowError) as exc:
             raise ValueError(f"not a sample: {exc!r}") from exc
+        if not math.isfinite(sample.at):
+            raise ValueError("not a sample: 'at' is not a time")
+        return sample
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,9 +105,11 @@ class Label:
         if not isinstance(data, dict):
             raise ValueError("a label must be an object with request_id, model and label")
         request_id, model, label = data.get("request_id"), data.get("model"), data.get("label")
-        if not isinstance(request_id, str) or not 0 < len(request_id) <= 128:
-            raise ValueError("a label needs 'request_id', the answer's x-request-id (1 to 128 characters)")
-        if not isinstance(model, str) or not 0 < len(model) <= 128:
+        if not isinstance(request_id, str) or not REQUEST_ID.fullmatch(request_id):
+            raise ValueError(
+                "a label needs 'request_id', the answer's x-request-id (1 to 128 visible ASCII characters)"
+            )
+        if not isinstance(model, str) or not NAME.fullmatch(model):
             raise ValueError("a label needs 'model', the model's name")
         rows: list[Any] = label if isinstance(label, list) else [label]
         if not 0 < len(rows) <= 4096 or not all(type(row) is int and 0 <= row < 2**31 for row in rows):

@@ -31,15 +31,15 @@ class Connection(asyncio.Protocol):
     """One connection, carrying one request at a time for its listener."""
 
     __slots__ = (
-        "_body", "_complete", "_has_length", "_head_sent_on", "_headers", "_keep", "_parser", "_received", "_server",
-        "_status", "listener", "transport", "used",
+        "_body", "_complete", "_has_length", "_head_sent_on", "_headers", "_is_paused", "_keep", "_parser", "_received",
+        "_server", "_status", "listener", "transport", "used",
     )  # fmt: skip
 
     def __init__(self, server: "Server") -> None:
         self._server = server
         self.listener: Listener | None = None
         self.transport: asyncio.Transport | None = None
-        self.used = False
+        self.used = self._is_paused = False
         self._parser = httptools.HttpResponseParser(self)
         self._reset_answer()
 
@@ -81,17 +81,19 @@ class Connection(asyncio.Protocol):
             self._fail(Outcome.RESET)
 
     def pause_reading(self) -> None:
-        if self.transport is not None and not self.transport.is_closing():
+        if not self._is_paused and self.transport is not None and not self.transport.is_closing():
+            self._is_paused = True
             self.transport.pause_reading()
 
     def resume_reading(self) -> None:
-        if self.transport is not None and not self.transport.is_closing():
+        if self._is_paused and self.transport is not None and not self.transport.is_closing():
+            self._is_paused = False
             self.transport.resume_reading()
 
     # httptools' callbacks
 
     def on_header(self, name: bytes, value: bytes) -> None:
-        if self._status:  # A trailer.
+        if self._status:  # A trailer, or a second answer.
             return
         lowered = name.lower()
         if lowered == b"transfer-encoding" or lowered == b"content-length":
@@ -100,6 +102,8 @@ class Connection(asyncio.Protocol):
 
     def on_headers_complete(self) -> None:
         status = self._parser.get_status_code()
+        if self._complete:
+            return
         if status >= 200:
             self._status = status
             self._keep = self._parser.should_keep_alive()
@@ -108,17 +112,16 @@ class Connection(asyncio.Protocol):
             self._has_length = False
 
     def on_body(self, body: bytes) -> None:
-        self._body.append(body)
+        if not self._complete:
+            self._body.append(body)
 
     def on_message_complete(self) -> None:
         if self._status:
-            if self._complete:
-                self._keep = False  # Answered twice.
             self._complete = True
 
     def on_message_begin(self) -> None:
         if self._complete:
-            self._keep = False
+            self._keep = False  # Answered twice: the second one is dropped, and the connection with it.
 
     # The request's side
 
@@ -156,8 +159,11 @@ class Connection(asyncio.Protocol):
             listener.ended()
 
     def _finish(self) -> None:
+        assert self.transport is not None
         self.listener = None
-        keep = self._keep
+        # Answered before it had read the whole request: what it would make of the rest is uncertain.
+        keep = self._keep and not self.transport.get_write_buffer_size()
+        self.resume_reading()
         self._reset_answer()
         self.used = True
         self._server.ended(self, keep)
@@ -205,7 +211,7 @@ class Server:
         try:
             async with asyncio.timeout(self._connect_timeout_s):
                 _, connection = await loop.create_connection(lambda: Connection(self), self._host, self._port)
-        except (OSError, TimeoutError):
+        except (OSError, TimeoutError, UnicodeError):  # The last for a host name that no resolver takes.
             self.in_flight -= 1
             if waiting.attempt == attempt:
                 waiting.failed(Outcome.UNAVAILABLE, False)

@@ -5,6 +5,7 @@ the counters inherited as file descriptors.
 """
 
 import asyncio
+import contextlib
 import json
 import signal
 import socket
@@ -36,7 +37,10 @@ class Worker:
         self._cells = self._slab.region(settings["region"])
         self._connections: set[ClientConnection] = set()
         self._stopping = asyncio.Event()
-        self._channel = Channel(self.command, self.stop)
+        self._has_table = asyncio.Event()
+        if not settings["awaits_table"]:
+            self._has_table.set()
+        self._channel = Channel(self.command, self.supervisor_gone)
         self._dispatcher = Dispatcher(self._config, self._channel)
 
     async def run(self) -> None:
@@ -46,12 +50,15 @@ class Worker:
         loop.add_signal_handler(signal.SIGTERM, self.stop)
         channel = socket.socket(fileno=self._settings["channel_fd"])
         await loop.create_connection(lambda: self._channel, sock=channel)
+        await self._has_table.wait()
         listener = socket.socket(fileno=self._settings["listen_fd"])
+        listener.setblocking(False)
+        last_look = listener.dup()
         server = await loop.create_server(self._accept, sock=listener, backlog=self._config.backlog)
         self._channel.say({"ready": True})
         ticking = loop.create_task(self._tick())
         await self._stopping.wait()
-        await self._drain(server)
+        await self._drain(server, last_look)
         ticking.cancel()
         self._channel.flush()
         if self._channel.transport is not None:
@@ -59,10 +66,19 @@ class Worker:
         await asyncio.sleep(0)
 
     def _accept(self) -> ClientConnection:
-        return ClientConnection(self._dispatcher, self._config, self._connections)
+        connection = ClientConnection(self._dispatcher, self._config, self._connections)
+        if self._stopping.is_set():
+            connection.drain()
+        return connection
 
     def stop(self) -> None:
         self._stopping.set()
+
+    def supervisor_gone(self) -> None:
+        """Nobody would replace or stop this worker any more."""
+        self._dispatcher.is_ready = False
+        self.stop()
+        self._has_table.set()
 
     def command(self, message: dict[str, Any]) -> None:
         if "table" in message:
@@ -81,42 +97,51 @@ class Worker:
         self._dispatcher.table = LiveTable(table, slots, self._dispatcher.table, self._config.connect_timeout_s)
         self._dispatcher.is_ready = True
         self._channel.say({"applied": table.version})
+        self._has_table.set()
 
     async def _tick(self) -> None:
         loop = asyncio.get_running_loop()
         second = 0.0
         while True:
             await asyncio.sleep(TICK_S)
-            self._dispatcher.expire()
-            self._channel.flush()
             now = loop.time()
-            if now - second >= 1.0:
+            is_new_second = now - second >= 1.0
+            if is_new_second:
                 second = now
                 self._channel.allow_samples(self._config.samples_per_s)
+            self._channel.flush()
+            self._dispatcher.expire()
+            if is_new_second or self._stopping.is_set():
                 for connection in [one for one in self._connections if not one.is_busy and one.deadline_s <= now]:
                     connection.expire()
 
-    async def _drain(self, server: asyncio.Server) -> None:
-        """Stop accepting, answer what is in flight, linger for idle clients, then close."""
+    async def _drain(self, server: asyncio.Server, listener: socket.socket) -> None:
+        """Stop accepting, answer what is in flight or still comes within the linger time, then close."""
         loop = asyncio.get_running_loop()
-        self._dispatcher.is_ready = False
         server.close()
+        await self._accept_waiting(listener)
         for connection in self._connections:
-            connection.is_draining = True
-        lingers_until = loop.time() + self._config.linger_s
-        ends = loop.time() + self._config.drain_timeout_s
-        while (self._connections or self._dispatcher.in_flight) and loop.time() < ends:
-            if loop.time() >= lingers_until:
-                for connection in [one for one in self._connections if not one.is_busy]:
-                    connection.expire()
-            await asyncio.sleep(TICK_S)
+            connection.drain()
+        ends_s = loop.time() + self._config.drain_timeout_s
+        while (self._connections or self._dispatcher.in_flight) and loop.time() < ends_s:
+            await asyncio.sleep(TICK_S)  # The ticks close who has had his time.
         for connection in list(self._connections):
             connection.abort()
 
+    async def _accept_waiting(self, listener: socket.socket) -> None:
+        """Take the connections that the kernel made but nobody accepted: closing the last listener would reset them."""
+        loop = asyncio.get_running_loop()
+        with listener, contextlib.suppress(OSError):
+            while True:
+                client, _ = listener.accept()
+                client.setblocking(False)
+                await loop.connect_accepted_socket(self._accept, client)
 
-def settings_for(config: GatewayConfig, region: int, regions: int, fds: dict[str, int]) -> str:
-    """The command-line argument of a worker."""
-    return json.dumps({"config": asdict(config), "region": region, "regions": regions, **fds})
+
+def settings_for(config: GatewayConfig, region: int, regions: int, awaits_table: bool, fds: dict[str, int]) -> str:
+    """The command-line argument of a worker. `awaits_table`: one is on its way, and is to be applied before serving."""
+    numbers = {"region": region, "regions": regions, "awaits_table": awaits_table}
+    return json.dumps({"config": asdict(config), **numbers, **fds})
 
 
 def main() -> None:

@@ -14,6 +14,7 @@ from gateway.routes import Candidate, Route, Shadow
 from rollout.decision.events import Event, PoolBecameReady, PoolFailed
 from rollout.decision.instructions import Announce, ReplaceRoute, StartPool, StopPool
 from rollout.decision.state import Rollout
+from rollout.errors import StoppingError
 from rollout.pools.errors import PoolError
 from rollout.routing import Routing
 from rollout.serving import Serving
@@ -22,6 +23,7 @@ from rollout.store.database import Database
 from rollout.store.rollouts import Owed
 
 RETRY_S = 1.0
+STOP_TIMEOUT_S = 5.0
 
 log = logging.getLogger("sluice.control")
 
@@ -46,6 +48,7 @@ class Carrier:
         self._means = means
         self._tell = tell
         self._busy: set[int] = set()
+        self._threads: list[threading.Thread] = []
         self._lock = threading.Lock()
         self._stopping = threading.Event()
 
@@ -78,6 +81,8 @@ class Carrier:
                 return
             try:
                 self._carry(mine[0])
+            except StoppingError:
+                return
             except Exception:
                 log.exception("rollout %d: %r could not be carried out; trying again", rollout, mine[0].instruction)
                 self._stopping.wait(RETRY_S)

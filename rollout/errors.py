@@ -4,7 +4,8 @@ ControlError                 base; `status` is the HTTP status it becomes
 ├── NotFoundError            404: no such model, release or rollout
 ├── ConflictError            409: not now (a rollout is under way, the rollout has ended)
 ├── RefusedError             422: the request can never be carried out as it is (plan, signature, name)
-└── DatabaseError            503: the database cannot be opened or is of another version
+├── DatabaseError            503: the database cannot be opened or is of another version
+└── StoppingError            503: the control plane stops; what was under way is taken up by the next one
 """
 
 
@@ -27,4 +28,8 @@ class RefusedError(ControlError):
 
 
 class DatabaseError(ControlError):
+    status = 503
+
+
+class StoppingError(ControlError):
     status = 503

@@ -11,6 +11,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 from gateway.routes import Route, RouteTable
+from rollout.errors import StoppingError
 from rollout.store import routes
 from rollout.store.database import Database
 
@@ -34,6 +35,7 @@ class Routing:
         self._waiting: set[tuple[asyncio.AbstractEventLoop, asyncio.Event]] = set()
         self._lock = threading.Lock()
         self._started_s = time.monotonic()
+        self._stopping = threading.Event()
         with database.reading() as connection:
             self._table = routes.current(connection)
 
@@ -81,6 +83,9 @@ class Routing:
         """Wait until every live gateway applied `version`; False when one did not in time.
 
         Right after a start nobody was heard of yet, so it waits at least until gateways had time to speak.
+
+        Raises:
+            StoppingError: the control plane stops.
         """
         ends = time.monotonic() + 2 * self._gateway_timeout_s
         while time.monotonic() < ends:
@@ -88,15 +93,27 @@ class Routing:
             could_have_spoken = time.monotonic() - self._started_s > self._gateway_timeout_s
             if (gateways or could_have_spoken) and all(one.applied_version >= version for one in gateways.values()):
                 return True
-            time.sleep(0.02)
+            self._pause(0.02)
         return False
 
     def wait_drained(self, release: str, timeout_s: float) -> bool:
-        """Wait until no live gateway, in a report made after this call, has requests of `release` in flight."""
+        """Wait until no live gateway, in a report made after this call, has requests of `release` in flight.
+
+        Raises:
+            StoppingError: the control plane stops.
+        """
         asked = time.monotonic()
         while time.monotonic() < asked + timeout_s:
             beats = self.gateways.values()
             if all(beat.at_s > asked and not beat.in_flight.get(release) for beat in beats):
                 return True
-            time.sleep(0.05)
+            self._pause(0.05)
         return False
+
+    def stop(self) -> None:
+        """Let nobody wait any longer."""
+        self._stopping.set()
+
+    def _pause(self, seconds: float) -> None:
+        if self._stopping.wait(seconds):
+            raise StoppingError("the control plane stops")

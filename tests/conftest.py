@@ -1,7 +1,11 @@
 """What holds for all tests."""
 
-from hypothesis import settings
+import os
 
-# How long an example takes says nothing on a machine that others use too.
-settings.register_profile("shared machine", deadline=None)
-settings.load_profile("shared machine")
+from hypothesis import HealthCheck, settings
+
+# How long an example takes says nothing on a machine that others use too. `make test` draws the same examples each time;
+# HYPOTHESIS_PROFILE=search draws others, and more of them.
+settings.register_profile("same", deadline=None, derandomize=True, suppress_health_check=[HealthCheck.too_slow])
+settings.register_profile("search", deadline=None, max_examples=1000, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "same"))

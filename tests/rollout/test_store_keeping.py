@@ -6,6 +6,7 @@ import sqlite3
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
@@ -30,9 +31,17 @@ STATE = engine.start("digits", 2, 1, Plan(), "salt")
 ROUTE = Route("digits", 0, 1, {1: ("127.0.0.1:1",), 2: ("127.0.0.1:2",)}, Candidate(2, 0.1))
 
 
+@contextlib.contextmanager
+def opened(path: Path) -> Iterator[Database]:
+    database = Database.open(path)
+    yield database
+    database.close()
+
+
 @pytest.fixture
-def database(tmp_path: Path) -> Database:
-    return Database.open(tmp_path / "control.db")
+def database(tmp_path: Path) -> Iterator[Database]:
+    with opened(tmp_path / "control.db") as database:
+        yield database
 
 
 def test_migrations_make_the_tables_that_the_code_uses(database: Database, tmp_path: Path) -> None:
@@ -53,7 +62,7 @@ def test_database_is_durable_by_its_settings(database: Database) -> None:
 def test_opening_twice_changes_nothing(database: Database, tmp_path: Path) -> None:
     with database.writing() as connection:
         rollouts.create(connection, STATE, 0, 0, 1.0)
-    with Database.open(tmp_path / "control.db").reading() as connection:
+    with opened(tmp_path / "control.db") as again, again.reading() as connection:
         assert rollouts.get(connection, 1).state == STATE
 
 
@@ -168,7 +177,7 @@ def test_what_was_acknowledged_is_there_after_a_kill_and_nothing_by_halves(tmp_p
         time.sleep(after_s)
         writer.send_signal(signal.SIGKILL)
         acknowledged = 1 + len(writer.stdout.readlines())
-    with Database.open(path).reading() as connection:
+    with opened(path) as database, database.reading() as connection:
         kept = history.entries(connection, limit=100_000)
         assert history.first_broken(connection) is None
     assert len(kept) % 2 == 0

@@ -28,7 +28,7 @@ from rollout.pools.process import TritonHost
 
 READY_TIMEOUT_S = 30.0
 STOP_TIMEOUT_S = 45.0
-RESTART_AFTER_S = 0.5
+RESTART_EVERY_S = 2.0
 PR_SET_PDEATHSIG = 1
 _err = Console(stderr=True)
 
@@ -166,7 +166,8 @@ class Everything:
                 signal.signal(number, self._told_to_stop)
             try:
                 self._start()
-                self._announce()
+                if not self._is_stopping:
+                    self._announce()
                 while not self._is_stopping:
                     self._replace_dead()
                     time.sleep(0.1)
@@ -200,9 +201,10 @@ class Everything:
 
     def _replace_dead(self) -> None:
         for part in (self._control, self._gateway):
-            if not part.is_running and time.monotonic() - part.started_at > RESTART_AFTER_S and not self._is_stopping:
+            if not part.is_running and time.monotonic() - part.started_at > RESTART_EVERY_S and not self._is_stopping:
                 assert part.process is not None
-                _err.print(f"the {part.name} ended ({part.process.returncode}); starting it again", style="yellow")
+                ended = f"the {part.name} ended ({part.process.returncode}: {part.last_words()}); starting it again"
+                _err.print(ended, style="yellow", markup=False, soft_wrap=True)
                 part.start()
 
     def _stop(self) -> None:

@@ -1,11 +1,14 @@
-"""Breaks things on purpose: real signals to real processes, found by the records that they write."""
+"""Breaks things on purpose: real signals to real processes, found by the records that they write.
 
-import json
+A record may be older than its process. Only the very process that wrote it is hurt, never one that got its number.
+"""
+
 import os
 import signal
 from pathlib import Path
 
 from loadtests.errors import LoadError
+from rollout.pools import kernel, records
 
 
 def kill_control_plane(home: Path) -> int:
@@ -13,9 +16,12 @@ def kill_control_plane(home: Path) -> int:
     path = home / "logs" / "control.pid"
     try:
         pid = int(path.read_text())
-        os.kill(pid, signal.SIGKILL)
+        command = Path(f"/proc/{pid}/cmdline").read_bytes().split(b"\0")
     except (OSError, ValueError) as exc:
         raise LoadError(f"there is no control plane to kill ({path}: {exc})") from exc
+    if b"control" not in command or str(home).encode() not in command:
+        raise LoadError(f"there is no control plane to kill ({path} names process {pid}, which is another)")
+    os.kill(pid, signal.SIGKILL)
     return pid
 
 
@@ -25,10 +31,11 @@ def crash_pool(home: Path, model: str, release: int) -> int:
     Raises:
         LoadError: that release has no server here.
     """
-    path = home / "pools" / f"{model}-{release}" / "process.json"
-    try:
-        pid = int(json.loads(path.read_text())["pid"])
-        os.kill(pid, signal.SIGSEGV)
-    except (OSError, ValueError, KeyError) as exc:
-        raise LoadError(f"there is no server of {model}/{release} to crash ({path}: {exc})") from exc
-    return pid
+    folder = records.pool_folder(home, model, release)
+    record = records.read_record(folder)
+    if record is None or not record.pool.pid or not kernel.is_running(record.pool.pid, record.pool.started_ticks):
+        raise LoadError(
+            f"there is no server of {model}/{release} to crash: {folder / records.RECORD} names none that runs"
+        )
+    os.kill(record.pool.pid, signal.SIGSEGV)
+    return record.pool.pid

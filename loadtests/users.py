@@ -7,6 +7,7 @@ Settings by environment: SLUICE_MODEL (digits), SLUICE_ROWS (an .npz file). Requ
 answered; at the end the books must balance, or the exit code is 1.
 """
 
+import contextlib
 import functools
 import json
 import os
@@ -16,6 +17,7 @@ from pathlib import Path
 from typing import Any, cast
 
 import gevent
+import httpx
 import numpy as np
 from locust import FastHttpUser, between, events, tag, task
 from locust.exception import StopUser
@@ -135,9 +137,13 @@ class StickyUser(InferenceUser):
         self.client_headers = {DEFAULT_STICKY_HEADER: f"user-{random.getrandbits(48):x}"}
 
 
-def wait_for_answers(environment: Any, **_: Any) -> None:
-    """Let every user finish the request that it has sent: a load that is cut off cannot be accounted for."""
+def prepare(environment: Any, **_: Any) -> None:
+    """Let users finish the request that they have sent, and read the rows before the load's time begins to run."""
     environment.stop_timeout = environment.stop_timeout or STOP_TIMEOUT_S
+    if environment.host:
+        with contextlib.suppress(httpx.HTTPError, ValueError, StopUser):  # The users will say what is wrong.
+            metadata = httpx.get(f"{environment.host}/v2/models/{MODEL}", timeout=5.0, trust_env=False)
+            rows_once(json.dumps(metadata.raise_for_status().json()))
 
 
 def close_books(environment: Any, **_: Any) -> None:
@@ -151,5 +157,5 @@ def close_books(environment: Any, **_: Any) -> None:
         environment.process_exit_code = 1
 
 
-events.init.add_listener(wait_for_answers)  # type: ignore[no-untyped-call]
+events.init.add_listener(prepare)  # type: ignore[no-untyped-call]
 events.quitting.add_listener(close_books)  # type: ignore[no-untyped-call]

@@ -29,36 +29,32 @@ def demo(
 
     Exit code 0 when every promise was kept, 1 when not, 2 when it could not run, 130 after Ctrl-C.
     """
-    console = Console(stderr=as_json)
+    console, interruption = Console(stderr=as_json), Interruption()
     try:
         with taken(home) as place:
-            story, signal_number = asyncio.run(_play(place, rate, keep, console))
-            if signal_number is not None:
+            story = asyncio.run(_play(place, rate, keep, console, interruption))
+            if interruption.number is not None and not (keep and story.is_told):
                 console.print(_stopped(story), style="yellow")
-                raise typer.Exit(128 + signal_number)
+                raise typer.Exit(128 + interruption.number)
             _finish(story, place, console, as_json)
     except LoadError as exc:
         console.print(f"error: {exc}", style="red", markup=False, highlight=False, soft_wrap=True)
         raise typer.Exit(2) from exc
-    except KeyboardInterrupt:  # Before anything was started, or after everything was stopped.
-        raise typer.Exit(130) from None
 
 
-async def _play(place: Place, rate: float, keep: bool, console: Console) -> tuple[Story, int | None]:
-    """The story, and the signal that cut it short. Whatever happens, everything that was started is stopped."""
+async def _play(place: Place, rate: float, keep: bool, console: Console, interruption: Interruption) -> Story:
+    """Tell the story to its end, or until a signal. Whatever happens, everything that was started is stopped."""
+    loop = asyncio.get_running_loop()
     with Screen(console) as screen:
         story = Story(place, screen, rate)
-        telling = asyncio.create_task(_tell(story, place, screen, keep))
-        interruption = Interruption(telling.cancel)
-        try:
+        telling = loop.create_task(_tell(story, place, screen, keep))
+        with interruption.ending(lambda: loop.call_soon_threadsafe(telling.cancel)):
             await asyncio.wait({telling})
-        finally:
-            screen.step("stopping everything")
-            await story.close()
+        screen.step("stopping everything")
+        await story.close()
     if not telling.cancelled():
         telling.result()
-    is_kept_to_its_end = keep and story.is_told
-    return story, None if is_kept_to_its_end else interruption.number
+    return story
 
 
 async def _tell(story: Story, place: Place, screen: Screen, keep: bool) -> None:

@@ -1,21 +1,36 @@
 """Ctrl-C and SIGTERM: the first ends what is under way; later ones change nothing, so stopping is never cut off."""
 
-import asyncio
+import contextlib
 import signal
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from types import FrameType
+
+SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
 
 class Interruption:
-    """Listens for both signals in the running loop; `number` is the first that came, None before."""
+    """Takes both signals from now on, until the process ends. `number` is the first that came, None before."""
 
-    def __init__(self, end: Callable[[], object]) -> None:
-        self._end = end
-        self.number: signal.Signals | None = None
-        loop = asyncio.get_running_loop()
-        for number in (signal.SIGINT, signal.SIGTERM):
-            loop.add_signal_handler(number, self._came, number)
+    def __init__(self) -> None:
+        self._end: Callable[[], object] | None = None
+        self.number: int | None = None
+        for number in SIGNALS:
+            signal.signal(number, self._came)
 
-    def _came(self, number: signal.Signals) -> None:
-        if self.number is None:
-            self.number = number
+    def _came(self, number: int, _frame: FrameType | None) -> None:
+        for one in SIGNALS:
+            signal.signal(one, signal.SIG_IGN)
+        self.number = number
+        if self._end is not None:
             self._end()
+
+    @contextlib.contextmanager
+    def ending(self, end: Callable[[], object]) -> Iterator[None]:
+        """Call `end`, from a signal handler, when the first signal comes within the block or has come before it."""
+        self._end = end
+        if self.number is not None:
+            end()
+        try:
+            yield
+        finally:
+            self._end = None

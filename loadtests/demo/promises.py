@@ -53,7 +53,7 @@ def judge(
         Promise(
             "every request is accounted for",
             account.is_balanced and account.sent > 0,
-            f"{account.sent:,} sent = {account.answered:,} answered + {account.failed:,} failed",
+            f"{account.answered:,} answered + {account.failed:,} failed",
         ),
         Promise("every label was taken", account.labels_failed == 0, f"{account.labels_sent:,} sent"),
         *(_ending(number, wanted, rollouts) for number, wanted in WANTED.items()),
@@ -64,7 +64,7 @@ def judge(
 
 def _survival(restart: Restart | None) -> Promise:
     """The control plane was killed in the middle of a rollout, which went on with all of its evidence."""
-    text = "evidence outlived the control plane"
+    text = "no evidence lost by the restart"
     if restart is None:
         return Promise(text, False, "the control plane was not killed")
     is_kept = restart.requests_after >= restart.requests_before > 0

@@ -39,7 +39,7 @@ def rollouts_table(rollouts: Sequence[Mapping[str, Any]]) -> Table:
 
 
 def promises_table(promises: Sequence[Promise], seconds: float) -> Table:
-    table = Table("", "promised", "seen", title=f"promises, after {seconds:.0f} s", box=box.SIMPLE)
+    table = Table("", "promised", "seen", title=f"promises, after {seconds:.0f} s", box=box.SIMPLE, pad_edge=False)
     for promise in promises:
         table.add_row("[green]kept[/]" if promise.is_kept else "[bold red]BROKEN[/]", promise.text, promise.seen)
     return table

@@ -92,6 +92,11 @@ class Loop(asyncio.Protocol):
         """End after the answer that is awaited now."""
         self._is_stopping = True
 
+    def close(self) -> None:
+        assert self._transport is not None
+        self.over.cancel()
+        self._transport.close()
+
     def _send(self) -> None:
         assert self._transport is not None
         self._sent_at = perf_counter()
@@ -119,15 +124,19 @@ async def run(ask: Ask) -> Got:
     """Raises BenchError when any request was not answered with 200."""
     latencies_us = array("d")
     loops = await _connect(ask, latencies_us)
-    await _unless_failed(loops, ask.warm_s)
-    warmed, began = len(latencies_us), perf_counter()
-    await _unless_failed(loops, ask.seconds)
-    timed, seconds = latencies_us[warmed:], perf_counter() - began
-    for loop in loops:
-        loop.stop()
-    await asyncio.gather(*(loop.over for loop in loops))
-    ordered = sorted(timed)
-    return Got(len(latencies_us), len(timed), seconds, quantile(ordered, 0.5), quantile(ordered, 0.99))
+    try:
+        await _unless_failed(loops, ask.warm_s)
+        warmed, began = len(latencies_us), perf_counter()
+        await _unless_failed(loops, ask.seconds)
+        timed, seconds = sorted(latencies_us[warmed:]), perf_counter() - began
+        for loop in loops:
+            loop.stop()
+        await asyncio.gather(*(loop.over for loop in loops))
+    finally:
+        for loop in loops:
+            loop.close()
+        await asyncio.sleep(0)
+    return Got(len(latencies_us), len(timed), seconds, quantile(timed, 0.5), quantile(timed, 0.99))
 
 
 async def _connect(ask: Ask, latencies_us: "array[float]") -> list[Loop]:

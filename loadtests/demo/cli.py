@@ -48,10 +48,12 @@ async def _play(place: Place, rate: float, keep: bool, console: Console, interru
     with Screen(console) as screen:
         story = Story(place, screen, rate)
         telling = loop.create_task(_tell(story, place, screen, keep))
-        with interruption.ending(lambda: loop.call_soon_threadsafe(telling.cancel)):
-            await asyncio.wait({telling})
-        screen.step("stopping everything")
-        await story.close()
+        try:
+            with interruption.ending(lambda: loop.call_soon_threadsafe(telling.cancel)):
+                await asyncio.wait({telling})
+            screen.step("stopping everything")
+        finally:  # Also when nobody reads what is shown any more.
+            await story.close()
     if not telling.cancelled():
         telling.result()
     return story

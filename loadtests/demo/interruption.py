@@ -1,15 +1,18 @@
-"""Ctrl-C and SIGTERM: the first ends what is under way; later ones change nothing, so stopping is never cut off."""
+"""Ctrl-C, SIGTERM, a closed terminal: the first ends what is under way; later ones change nothing.
+
+So stopping is never cut off.
+"""
 
 import contextlib
 import signal
 from collections.abc import Callable, Iterator
 from types import FrameType
 
-SIGNALS = (signal.SIGINT, signal.SIGTERM)
+SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 
 class Interruption:
-    """Takes both signals from now on, until the process ends. `number` is the first that came, None before."""
+    """Takes these signals from now on, until the process ends. `number` is the first that came, None before."""
 
     def __init__(self) -> None:
         self._end: Callable[[], object] | None = None

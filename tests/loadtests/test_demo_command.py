@@ -20,7 +20,7 @@ def _demo(home: Path, output: Path) -> "subprocess.Popen[bytes]":
         return subprocess.Popen(command, stdout=file, stderr=file, cwd=ROOT, start_new_session=True)
 
 
-@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143), (signal.SIGHUP, 129)])
 def test_an_interrupted_demo_stops_what_it_started(tmp_path: Path, number: signal.Signals, code: int) -> None:
     home, output = tmp_path / "demo", tmp_path / "output"
     demo = _demo(home, output)

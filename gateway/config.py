@@ -48,8 +48,10 @@ class GatewayConfig:
     sample_body_bytes: int = 16 * 1024
     samples_per_s: int = 500
     """Per worker; further answers are served but not recorded."""
+    report_every_s: float = 1.0
+    """How often counters are read, for the control plane and for /metrics."""
     backlog_reports: int = 600
-    """Reports (one a second) kept while the control plane is away; then the oldest is dropped."""
+    """Reports kept while the control plane is away; then the oldest is dropped."""
 
     ready_to_close_s: float = 0.0
     """How long readiness says no before the listener closes."""
@@ -68,6 +70,8 @@ class GatewayConfig:
                 raise ConfigError(f"gateway setting {one.name!r} must not be negative, it is {value}")
         if not self.counter_slots:
             raise ConfigError("gateway setting 'counter_slots' must be at least 1")
+        if self.report_every_s < 0.05:
+            raise ConfigError(f"gateway setting 'report_every_s' must be at least 0.05, not {self.report_every_s}")
         if self.control_url and not CONTROL_URL.fullmatch(self.control_url):
             raise ConfigError(f"gateway setting 'control_url' must be http://HOST:PORT, not {self.control_url!r}")
 

@@ -24,7 +24,6 @@ from gateway.ledger import Ledger
 from gateway.metrics import Seen, serve_metrics
 from gateway.routes import RouteTable, RouteTableError
 
-REPORT_S = 1.0
 APPLY_TIMEOUT_S = 5.0
 SEND_LAST_S = 3.0
 
@@ -149,7 +148,7 @@ class Supervisor:
 
     async def _report_for_ever(self) -> None:
         while True:
-            await asyncio.sleep(REPORT_S)
+            await asyncio.sleep(self._config.report_every_s)
             self._report()
 
     def _report(self) -> None:

@@ -1,7 +1,8 @@
 """One gateway with one worker for most tests, in front of scripted servers; tests that break it start their own."""
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from typing import Any
 
 import pytest
 
@@ -9,11 +10,12 @@ from tests.gateway.fakes import FakeControl, FakeServer, LoopThread
 from tests.gateway.harness import Client, Gateway, eventually, free_port, route, running, table
 
 IN_FLIGHT_S = 15.0
+FRESH = 100
 
 
 @dataclass
 class Stage:
-    """A gateway and its servers. Models: see `stage_table`."""
+    """A gateway and its servers. For each kind of model (see `whole_stage`) there are many alike."""
 
     gateway: Gateway
     stable: FakeServer
@@ -21,18 +23,28 @@ class Stage:
     first: FakeServer
     second: FakeServer
     shadow: FakeServer
+    numbers: Iterator[int] = field(default_factory=lambda: iter(range(FRESH)))
 
     def client(self, timeout_s: float = 10.0, receive_bytes: int = 0) -> Client:
         return Client(self.gateway.address, timeout_s, receive_bytes)
 
-    def counts_grow(self, model: str, before: dict[str, float], expected: dict[str, float]) -> None:
-        """Wait until the model's counts have grown by exactly this."""
+    def fresh(self, kind: str) -> str:
+        """A model of this kind that nothing was asked of yet, so that its counts are the test's own."""
+        return f"{kind}-{next(self.numbers)}"
 
-        def grown() -> bool:
-            now = self.gateway.counted(model)
-            return {key: n for key in now if (n := now[key] - before.get(key, 0))} == expected
+    def counts_are(self, model: str, expected: dict[str, float]) -> None:
+        """Wait until the model's requests have been counted like this."""
+        seen: dict[str, float] = {}
 
-        eventually(grown, 5.0)
+        def agree() -> bool:
+            seen.clear()
+            seen.update(self.gateway.counted(model))
+            return seen == expected
+
+        try:
+            eventually(agree, 4.0)
+        except AssertionError:
+            assert seen == expected
 
 
 @pytest.fixture(scope="session")
@@ -46,16 +58,22 @@ def loop_thread() -> Iterator[LoopThread]:
 def whole_stage(loop_thread: LoopThread, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stage]:
     stable, candidate, first, second, shadow = (FakeServer(loop_thread) for _ in range(5))
     at, to = [stable.address], [candidate.address]
-    routes = table(
-        route("plain", {1: at, 2: to}),
-        route("canary", {1: at, 2: to}, candidate={"release": 2, "weight": 1.0}, deadline_s=1.0),
-        route("half", {1: at, 2: to}, candidate={"release": 2, "weight": 0.5}, salt="s", sticky_header="x-user"),
-        route("pair", {1: [first.address, second.address]}, deadline_s=2.0),
-        route("down", {1: [f"127.0.0.1:{free_port()}"]}),
-        route("refused", {1: at, 2: [f"127.0.0.1:{free_port()}"]}, candidate={"release": 2, "weight": 1.0}),
-        route("shadow", {1: at, 2: [shadow.address]}, shadow={"release": 2, "share": 1.0}, deadline_s=2.0),
-    )
-    with running(tmp_path_factory.mktemp("gateway") / "stage", routes) as gateway:
+    nobody = [f"127.0.0.1:{free_port()}"]
+    kinds: dict[str, dict[str, Any]] = {
+        "plain": {"servers": {1: at, 2: to}},
+        "canary": {"servers": {1: at, 2: to}, "candidate": {"release": 2, "weight": 1.0}, "deadline_s": 1.0},
+        "half": {
+            "servers": {1: at, 2: to}, "candidate": {"release": 2, "weight": 0.5}, "salt": "s",
+            "sticky_header": "x-user",
+        },
+        "pair": {"servers": {1: [first.address, second.address]}, "deadline_s": 2.0},
+        "down": {"servers": {1: nobody}},
+        "refused": {"servers": {1: at, 2: nobody}, "candidate": {"release": 2, "weight": 1.0}},
+        "shadow": {"servers": {1: at, 2: [shadow.address]}, "shadow": {"release": 2, "share": 1.0}, "deadline_s": 2.0},
+    }  # fmt: skip
+    names = [(kind, name) for kind in kinds for name in (kind, *(f"{kind}-{n}" for n in range(FRESH)))]
+    routes = table(*(route(name, **kinds[kind]) for kind, name in names))
+    with running(tmp_path_factory.mktemp("gateway") / "stage", routes, counter_slots=4096) as gateway:
         yield Stage(gateway, stable, candidate, first, second, shadow)
         eventually(lambda: gateway.metric("sluice_requests_in_flight") == 0, IN_FLIGHT_S)
         assert gateway.metric("sluice_workers_replaced_total") == 0

@@ -59,7 +59,7 @@ class Received:
         return [(name, value) for name, _, value in (line.partition(b": ") for line in lines) if name]
 
     def header(self, name: bytes) -> bytes | None:
-        return dict(self.headers).get(name)
+        return next((value for known, value in self.headers if known.lower() == name), None)
 
 
 class Stream:
@@ -122,7 +122,9 @@ async def hangs(received: Received, stream: Stream) -> None:
 async def echoes(received: Received, stream: Stream) -> None:
     """Answers with the request's own body, as octets."""
     kept = [b"%s: %s\r\n" % pair for pair in received.headers if pair[0] == b"inference-header-content-length"]
-    await stream.send(http_answer(received.body, headers=b"content-type: application/octet-stream\r\n" + b"".join(kept)))
+    await stream.send(
+        http_answer(received.body, headers=b"content-type: application/octet-stream\r\n" + b"".join(kept))
+    )
 
 
 OK = says(http_answer(b'{"outputs": []}'))
@@ -136,7 +138,7 @@ class FakeServer:
         self.behave = behave
         self.requests: list[Received] = []
         self.raw: list[bytearray] = []
-        self.open: set[asyncio.StreamWriter] = set()
+        self.open: list[asyncio.StreamWriter] = []
         self.reads = True
         self._server: asyncio.Server | None = None
         self.port = 0
@@ -171,6 +173,14 @@ class FakeServer:
 
         self._thread.run(close())
 
+    def say_unasked(self, data: bytes) -> None:
+        """Write to the newest connection, whatever was read from it."""
+
+        async def write() -> None:
+            self.open[-1].write(data)
+
+        self._thread.run(write())
+
     def reset(self, behave: Behaviour = OK) -> None:
         self.behave = behave
         self.reads = True
@@ -178,7 +188,7 @@ class FakeServer:
         self.raw.clear()
 
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        self.open.add(writer)
+        self.open.append(writer)
         raw = bytearray()
         self.raw.append(raw)
         connection = id(writer)
@@ -190,7 +200,7 @@ class FakeServer:
                 received = await self._read(reader, raw, connection)
                 self.requests.append(received)
                 await self.behave(received, Stream(reader, writer))
-        self.open.discard(writer)
+        self.open.remove(writer)
         writer.close()
 
     async def _read(self, reader: asyncio.StreamReader, raw: bytearray, connection: int) -> Received:

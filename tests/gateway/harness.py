@@ -10,7 +10,6 @@ import struct
 import subprocess
 import sys
 import time
-import urllib.error
 import urllib.request
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -55,7 +54,7 @@ class Gateway:
         folder.mkdir(parents=True, exist_ok=True)
         values = {
             "listen": f"127.0.0.1:{self.port}", "metrics_listen": f"127.0.0.1:{self.metrics_port}", "workers": 1,
-            "state_dir": str(folder / "state"), "counter_slots": 64,
+            "state_dir": str(folder / "state"), "counter_slots": 64, "report_every_s": 0.1,
         } | settings  # fmt: skip
         lines = [f"{key} = {json.dumps(value)}" for key, value in values.items()]
         (folder / "gateway.toml").write_text("\n".join(["[gateway]", *lines, ""]))
@@ -89,12 +88,16 @@ class Gateway:
         return self
 
     def _is_ready(self) -> bool:
+        return self.health("ready") == 200
+
+    def health(self, what: str) -> int:
+        """The status of /v2/health/live or ready; 0 when nobody answers."""
         assert self.process.poll() is None, self.log.read_text()[-2000:]
         try:
-            with urllib.request.urlopen(f"{self.url}/v2/health/ready", timeout=5) as answer:
-                return bool(answer.status == 200)
+            with Client(self.address) as client:
+                return client.ask(get(f"/v2/health/{what}", b"Connection: close\r\n")).status
         except OSError:
-            return False
+            return 0
 
     def metrics(self) -> dict[tuple[str, str], float]:
         """Every sample by (name, labels as they are written)."""
@@ -155,7 +158,9 @@ def is_alive(pid: int) -> bool:
 
 
 @contextlib.contextmanager
-def running(folder: Path, routes: dict[str, Any] | None = None, control: str = "", **settings: Any) -> Iterator[Gateway]:
+def running(
+    folder: Path, routes: dict[str, Any] | None = None, control: str = "", **settings: Any
+) -> Iterator[Gateway]:
     """A gateway that serves; killed afterwards if it still runs."""
     gateway = Gateway(folder, routes, control, **settings).ready()
     try:
@@ -185,7 +190,11 @@ class Client:
         if receive_bytes:
             self.sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, receive_bytes)
         self.sock.settimeout(timeout_s)
-        self.sock.connect(address)
+        try:
+            self.sock.connect(address)
+        except OSError:
+            self.sock.close()
+            raise
         self.sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         self._left = b""
 

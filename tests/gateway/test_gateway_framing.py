@@ -197,8 +197,11 @@ def test_nothing_behind_a_connection_close_is_answered(stage: Stage) -> None:
     assert len(stage.stable.requests) == 1
 
 
-@pytest.mark.parametrize("path", ["//v2/models/plain", "/v2/models/../models/plain", "/v2/models/plain/", "/v2/models/pl%61in",
-                                  "/v2/models/plain;x", "/v2/models/plain%2finfer", "/v2/models/%00"])  # fmt: skip
+@pytest.mark.parametrize(
+    "path",
+    ["//v2/models/plain", "/v2/models/../models/plain", "/v2/models/plain/", "/v2/models/pl%61in",
+     "/v2/models/plain;x", "/v2/models/plain%2finfer", "/v2/models/%00"],
+)  # fmt: skip
 def test_a_path_has_one_spelling(stage: Stage, path: str) -> None:
     with stage.client() as client:
         assert client.ask(get(path)).status == 404
@@ -220,7 +223,13 @@ def test_odd_but_clear_requests_are_forwarded_in_the_one_form(stage: Stage) -> N
 def strict(loop_thread: LoopThread, tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Gateway, FakeServer]]:
     """A gateway with short times and small limits."""
     server = FakeServer(loop_thread)
-    limits = {"head_timeout_s": 0.5, "body_timeout_s": 1.0, "idle_timeout_s": 1.0, "body_bytes": 1000, "write_timeout_s": 1.0}
+    limits = {
+        "head_timeout_s": 0.5,
+        "body_timeout_s": 1.0,
+        "idle_timeout_s": 1.0,
+        "body_bytes": 1000,
+        "write_timeout_s": 1.0,
+    }
     with running(tmp_path_factory.mktemp("strict"), table(route("plain", {1: [server.address]})), **limits) as gateway:
         yield gateway, server
     server.stop()
@@ -256,7 +265,7 @@ def test_a_slow_head_behind_an_answered_request_is_cut_in_time(strict: tuple[Gat
 def test_dripping_bytes_do_not_make_a_head_live_longer(strict: tuple[Gateway, FakeServer]) -> None:
     with Client(strict[0].address) as client:
         began = time.monotonic()
-        with pytest.raises((BrokenPipeError, ConnectionResetError)):  # noqa: PT012
+        with pytest.raises((BrokenPipeError, ConnectionResetError)):
             for byte in LINE * 100:
                 client.send(bytes((byte,)))
                 time.sleep(0.05)

@@ -23,6 +23,7 @@ class Channel(asyncio.Protocol):
         self._samples_left = 0
         self._samples: list[dict[str, Any]] = []
         self._labels: list[dict[str, Any]] = []
+        self.takes_labels = True
         self.transport: asyncio.Transport | None = None
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
@@ -51,7 +52,8 @@ class Channel(asyncio.Protocol):
             self._samples.append(sample.to_json())
 
     def take(self, labels: list[Label]) -> bool:
-        if self.is_full:
+        """Keep labels for the next flush; False when they must come again later."""
+        if self.is_full or not self.takes_labels:
             return False
         self._labels += [label.to_json() for label in labels]
         return True

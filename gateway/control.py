@@ -20,6 +20,8 @@ LONG_POLL_S = 25.0
 RETRY_S = 0.5
 KEPT_WITH_SAMPLES = 30
 """Reports beyond the newest this many lose their samples: windows and labels matter more."""
+LABELS_MOST = 100_000
+"""Labels that may wait in the backlog before clients are asked to send theirs later."""
 _JSON = {"content-type": "application/json"}
 
 log = logging.getLogger("sluice.gateway")
@@ -41,6 +43,11 @@ class ControlLink:
     @property
     def has_backlog(self) -> bool:
         return bool(self._backlog)
+
+    @property
+    def takes_labels(self) -> bool:
+        """Is there room for labels? They are kept once they were taken, so they must be refused before."""
+        return sum(len(report["labels"]) for report in self._backlog) < LABELS_MOST
 
     def report(self, report: dict[str, Any]) -> None:
         """Queue a report; when too many wait, the oldest is dropped."""

@@ -15,7 +15,7 @@ from gateway.routes import RouteTable
 from gateway.windows import Role, Window
 
 KEPT_AFTER_S = 5.0
-"""How long a slot of an old revision is kept at least, so that every worker has moved to the new table."""
+"""How long a slot of an old revision is kept at least, for requests that a draining worker starts under it."""
 
 _UNREAD = (bytes(HISTOGRAM * CELL_BYTES), ZERO)
 
@@ -67,8 +67,11 @@ class Ledger:
                 lease.old_since_s = now_s
         return [(*key[:3], key[3].value, self._leases[key].index) for key in wanted]
 
-    def read(self, now_s: float) -> list[Window]:
-        """What was counted since the last reading; nothing for slots where nothing happened."""
+    def read(self, now_s: float, has_moved: bool = True) -> list[Window]:
+        """What was counted since the last reading; nothing for slots where nothing happened.
+
+        `has_moved`: every worker has the newest table, so none counts under an older one any more.
+        """
         windows = []
         for key, lease in list(self._leases.items()):
             change, in_flight = self._change(lease.index)
@@ -76,7 +79,8 @@ class Ledger:
                 windows.append(self._window(key, lease, change, now_s))
                 arm = (key[0], key[2], key[3])
                 self.totals[arm] = self.totals[arm].plus(change)
-            if lease.old_since_s is not None and not in_flight and now_s - lease.old_since_s > KEPT_AFTER_S:
+            is_old = lease.old_since_s is not None and now_s - lease.old_since_s > KEPT_AFTER_S
+            if is_old and has_moved and not in_flight:
                 self._release(key, lease)
         self._read_at_s = now_s
         return windows

@@ -45,6 +45,7 @@ class Supervisor:
         self._samples: list[dict[str, Any]] = []
         self._labels: list[dict[str, Any]] = []
         self._reports = 0
+        self._takes_labels = True
         self._routes_file = Path(config.state_dir) / "routes.json"
         self._table = table if table is not None else self._stored_table()
         self._link = (
@@ -120,7 +121,7 @@ class Supervisor:
         self._report()
 
     def _table_message(self, table: RouteTable) -> dict[str, Any]:
-        return {"table": table.to_json(), "slots": self._slots}
+        return {"table": table.to_json(), "slots": self._slots, "takes_labels": self._takes_labels}
 
     def _store(self, table: RouteTable) -> None:
         """Keep the table for a restart without control plane; a failing disk costs only that."""
@@ -154,7 +155,7 @@ class Supervisor:
     def _report(self) -> None:
         """Read the counters and queue what changed, with the samples and labels that came."""
         now = time.time()
-        windows = self._ledger.read(now)
+        windows = self._ledger.read(now, self._crew.applied_version == self._version)
         in_flight = self._ledger.in_flight()
         samples, self._samples = self._samples, []
         labels, self._labels = self._labels, []
@@ -178,6 +179,9 @@ class Supervisor:
                 "labels": labels,
             }
         )
+        if self._link.takes_labels is not self._takes_labels:
+            self._takes_labels = self._link.takes_labels
+            self._crew.say({"takes_labels": self._takes_labels})
 
     async def _send_last(self) -> None:
         """Give the last counts a moment to reach the control plane."""

@@ -81,6 +81,8 @@ class Worker:
         self._has_table.set()
 
     def command(self, message: dict[str, Any]) -> None:
+        if "takes_labels" in message:
+            self._channel.takes_labels = message["takes_labels"]
         if "table" in message:
             self._apply(message)
         elif "unready" in message:

@@ -1,6 +1,7 @@
 """The line to the control plane: tables in, reports out, at least once; and serving on without it."""
 
 import json
+import signal
 import threading
 import time
 from pathlib import Path
@@ -134,17 +135,21 @@ def test_the_backlog_is_bounded_and_its_loss_is_counted(
         eventually(lambda: any(window["outcomes"].get("ok") for window in control.windows()))
 
 
+NO_LABELS = [
+    b"", b"{", b"[]", b"3", b'{"labels": []}', b'{"labels": {}}', b"\xff", b"[" * 1_900,
+    b'{"request_id": "\\ud800", "model": "m", "label": 1}', b'{"request_id": "r", "model": "m"}',
+    b'{"request_id": "r", "model": "a/b", "label": 1}', b'{"request_id": "r", "model": "m", "label": NaN}',
+    b'{"request_id": "r", "model": "m", "label": -1}', b'{"request_id": "a b", "model": "m", "label": 1}',
+]  # fmt: skip
+
+
 def test_labels_arrive_and_garbage_is_refused(server: FakeServer, control: FakeControl, tmp_path: Path) -> None:
     control.table = only(server)
     one = {"request_id": "r1", "model": "m", "label": 3}
     with running(tmp_path, control=control.url, label_body_bytes=2_000) as gateway, Client(gateway.address) as client:
         assert _label(client, one) == (202, {"accepted": 1})
         assert _label(client, {"labels": [one | {"request_id": "r2", "label": [1, 2]}, one]}) == (202, {"accepted": 2})
-        for bad in (b"", b"{", b"[]", b"3", b'{"labels": []}', b'{"labels": {}}', b"\xff", b"[" * 1_900,
-                    b'{"request_id": "\\ud800", "model": "m", "label": 1}', b'{"request_id": "r", "model": "m"}',
-                    b'{"request_id": "r", "model": "a/b", "label": 1}', b'{"request_id": "r", "model": "m", "label": NaN}',
-                    b'{"request_id": "r", "model": "m", "label": -1}', b'{"request_id": "a b", "model": "m", "label": 1}',
-                    ):  # fmt: skip
+        for bad in NO_LABELS:
             status, answer = _label(client, bad)
             assert status == 400 and "error" in answer, bad
         assert _label(client, b" " * 2_001)[0] == 413
@@ -156,6 +161,28 @@ def test_labels_arrive_and_garbage_is_refused(server: FakeServer, control: FakeC
         {"request_id": "r2", "model": "m", "label": [1, 2]},
         {"request_id": "r1", "model": "m", "label": [3]},
     ]
+
+
+def test_labels_are_refused_while_too_many_wait_and_taken_again_afterwards(
+    server: FakeServer, control: FakeControl, tmp_path: Path
+) -> None:
+    control.table = only(server)
+    many = {"labels": [{"request_id": "r", "model": "m", "label": 1}] * 20_000}
+    with running(tmp_path, control=control.url) as gateway, Client(gateway.address) as client:
+        eventually(lambda: control.reports)
+        control.server.stop()
+        taken = 0
+        while (answered := _label(client, many))[0] == 202:
+            taken += answered[1]["accepted"]
+            assert taken <= 400_000
+            time.sleep(0.1)
+        assert answered[0] == 503 and taken >= 100_000
+        gateway.signal(signal.SIGHUP)  # A new worker knows it too.
+        eventually(lambda: gateway.health("ready") == 200)
+        control.server.start()
+        eventually(lambda: len(control.gathered("labels")) == taken)
+        with Client(gateway.address) as later:
+            eventually(lambda: _label(later, many["labels"][0])[0] == 202)
 
 
 def _label(client: Client, body: Any) -> tuple[int, Any]:

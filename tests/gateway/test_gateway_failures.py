@@ -19,7 +19,7 @@ from tests.gateway.fakes import (
     says,
     says_then_closes,
 )
-from tests.gateway.harness import chunked, eventually, get, infer, route, running, table
+from tests.gateway.harness import Client, chunked, eventually, get, infer, route, running, table
 
 ANSWER = http_answer(b"{}")
 TOO_LARGE = http_answer(b"x" * 200_000, b"500 Internal Server Error")
@@ -131,7 +131,7 @@ def test_a_stable_server_that_is_down_is_retried_on_the_other(loop_thread: LoopT
     servers = [FakeServer(loop_thread), FakeServer(loop_thread)]
     servers[0].stop()
     with running(tmp_path, table(route("pair", {1: [server.address for server in servers]}))) as gateway:
-        with Stage(gateway, *servers, *servers, servers[0]).client() as client:
+        with Client(gateway.address) as client:
             for _ in range(40):
                 assert client.ask(infer("pair")).status == 200
             servers[0].start()

@@ -9,6 +9,7 @@ from rich.table import Table
 from rich.text import Text
 
 from loadtests.account import Account
+from loadtests.errors import DemoError
 from rollout.watch import picture
 
 
@@ -50,13 +51,21 @@ class Screen:
         return f"{time.monotonic() - self._began:5.0f} s"
 
     def _line(self, text: Text) -> None:
-        """A long text hangs beside the time on a terminal, and stays one line in a log."""
-        if not self._console.is_terminal:
-            self._console.print(Text.assemble((self._elapsed, "dim"), " ", text), soft_wrap=True)
-            return
+        """A long text hangs beside the time on a terminal, and stays one line in a log.
+
+        Raises:
+            DemoError: nobody reads it any more.
+        """
+        elapsed = Text(self._elapsed, style="dim", no_wrap=True)
         grid = Table.grid(padding=(0, 1))
-        grid.add_row(Text(self._elapsed, style="dim", no_wrap=True), text)
-        self._console.print(grid)
+        grid.add_row(elapsed, text)
+        try:
+            if self._console.is_terminal:
+                self._console.print(grid)
+            else:
+                self._console.print(Text.assemble(elapsed, " ", text), soft_wrap=True)
+        except (OSError, SystemExit) as exc:  # rich makes a SystemExit of a broken pipe.
+            raise DemoError("whoever read the demo's output went away") from exc
 
     def _picture(self) -> RenderableType:
         parts: list[RenderableType] = [Text(f"{self._elapsed} {self._step} ...", style="cyan")]

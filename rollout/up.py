@@ -14,7 +14,7 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 from types import FrameType
-from typing import Annotated, TextIO
+from typing import Annotated, Any, TextIO
 
 import httpx
 import typer
@@ -179,9 +179,14 @@ class Everything:
 
     def _start(self) -> None:
         self._control.start()
-        self._wait(self._control, lambda: _answers(f"{self._settings.url}/v1/health"))
+        self._wait(self._control, self._is_our_control_plane)
         self._gateway.start()
-        self._wait(self._gateway, lambda: _answers(f"http://{self._listen}/v2/health/live"))
+        self._wait(self._gateway, lambda: bool(_told(f"{self._settings.url}/v1/gateways")))
+
+    def _is_our_control_plane(self) -> bool:
+        """Is it ours that answers, and not another's on the same port? Then the gateway that it hears of is ours too."""
+        process = self._control.process
+        return process is not None and _told(f"{self._settings.url}/v1/health").get("pid") == process.pid
 
     def _wait(self, part: Part, is_ready: Callable[[], bool]) -> None:
         ends = time.monotonic() + READY_TIMEOUT_S
@@ -216,8 +221,11 @@ class Everything:
             host.stop(pool, 10.0)
 
 
-def _answers(url: str) -> bool:
+def _told(url: str) -> dict[str, Any]:
+    """The JSON object behind a URL; empty when there is none."""
     try:
-        return httpx.get(url, timeout=1.0, trust_env=False).is_success
-    except httpx.HTTPError:
-        return False
+        answer = httpx.get(url, timeout=1.0, trust_env=False)
+        found: dict[str, Any] = answer.json() if answer.is_success else {}
+    except (httpx.HTTPError, ValueError):
+        return {}
+    return found

@@ -1,5 +1,6 @@
 """What there is: releases, routes, pools, gateways, history, health."""
 
+import os
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Depends
@@ -64,4 +65,10 @@ def history(context: Given, limit: int = 200) -> dict[str, Any]:
 
 @router.get("/health")
 def health(context: Given) -> dict[str, Any]:
-    return {"status": "ok", "route_table": context.routing.table.version, "pools": len(context.serving.processes())}
+    """That it lives, and which process it is."""
+    return {
+        "status": "ok",
+        "pid": os.getpid(),
+        "route_table": context.routing.table.version,
+        "pools": len(context.serving.processes()),
+    }

@@ -184,7 +184,7 @@ class Everything:
         self._wait(self._gateway, lambda: bool(_told(f"{self._settings.url}/v1/gateways")))
 
     def _is_our_control_plane(self) -> bool:
-        """Is it ours that answers, and not another's on the same port? Then the gateway that it hears of is ours too."""
+        """Is it ours that answers, not another's on the same port? The gateway that it hears of is then ours too."""
         process = self._control.process
         return process is not None and _told(f"{self._settings.url}/v1/health").get("pid") == process.pid
 

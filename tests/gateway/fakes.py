@@ -5,6 +5,7 @@ A `FakeServer` records every byte it receives and answers as its `behave` says. 
 
 import asyncio
 import contextlib
+import itertools
 import json
 import socket
 import struct
@@ -140,6 +141,7 @@ class FakeServer:
         self.raw: list[bytearray] = []
         self.open: list[asyncio.StreamWriter] = []
         self.reads = True
+        self._numbers = itertools.count()
         self._server: asyncio.Server | None = None
         self.port = 0
         self.start()
@@ -191,7 +193,7 @@ class FakeServer:
         self.open.append(writer)
         raw = bytearray()
         self.raw.append(raw)
-        connection = id(writer)
+        connection = next(self._numbers)
         with contextlib.suppress(OSError, asyncio.IncompleteReadError):
             while not writer.is_closing():
                 if not self.reads:

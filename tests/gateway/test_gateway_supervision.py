@@ -102,7 +102,7 @@ def test_reloads_under_load_cost_no_request_and_close_no_connection_unannounced(
         assert gateway.metric("sluice_workers_replaced_total") == 0
     assert asked.seen["broken"] == 0
     assert set(asked.seen) == {"200", "announced"}
-    assert asked.seen["200"] > 500
+    assert asked.seen["200"] > 50 and asked.seen["announced"] >= 6
 
 
 def test_a_stuck_client_does_not_keep_a_reload_from_its_end(server: FakeServer, tmp_path: Path) -> None:

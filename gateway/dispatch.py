@@ -8,10 +8,11 @@ import json
 import os
 import time
 
+from gateway.answers import error_body
 from gateway.channel import Channel
 from gateway.config import GatewayConfig
 from gateway.exchange import Exchange, Plane
-from gateway.http1 import ClientConnection, Exchanging, Request, error_body
+from gateway.http1 import ClientConnection, Exchanging, Request
 from gateway.live import LiveRoute, LiveTable
 from gateway.mirror import Mirror, MirrorBudget
 from gateway.paths import Asked, Kind, PathError, understand

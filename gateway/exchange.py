@@ -7,10 +7,11 @@ import re
 from collections.abc import Callable
 from time import monotonic  # The loop's own clock is cached and counts milliseconds.
 
+from gateway.answers import CLOSE, error_body, status_line
 from gateway.balance import RetryBudget
 from gateway.config import GatewayConfig
 from gateway.counters import FALLBACKS, RETRIES, STARTED, Slot
-from gateway.http1 import CLOSE, ClientConnection, Request, error_body, status_line
+from gateway.http1 import ClientConnection, Request
 from gateway.live import Lane, LiveRoute
 from gateway.paths import Asked, Kind
 from gateway.samples import Answer

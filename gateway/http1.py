@@ -5,19 +5,17 @@ framing and back-pressure; does not know models, releases or servers: a whole re
 """
 
 import asyncio
-import json
 import re
 from collections import deque
-from http import HTTPStatus
 from typing import Protocol, cast
 
 import httptools
 
+from gateway.answers import CLOSE, error_answer, whole_answer
 from gateway.config import GatewayConfig
 
 Headers = list[tuple[bytes, bytes]]
 
-CLOSE = b"connection: close\r\n"
 JOIN_BYTES = 64 * 1024
 """Writes up to this size are joined into one; larger ones are handed on as the chunks they came in."""
 CLOSING_S = 2.0
@@ -72,31 +70,6 @@ class RefusedError(Exception):
         super().__init__(text)
         self.status = status
         self.text = text
-
-
-def error_answer(status: int, text: str, headers: bytes = b"", close: bool = False) -> bytes:
-    """An answer in the protocol's error form, `{"error": "..."}`. `headers` are whole lines."""
-    return whole_answer(status, error_body(text), headers + (CLOSE if close else b""))
-
-
-def error_body(text: str) -> bytes:
-    return json.dumps({"error": text}).encode()
-
-
-def whole_answer(status: int, body: bytes, headers: bytes = b"", is_head: bool = False) -> bytes:
-    """`is_head`: the same head without the body, as HEAD asks for."""
-    return b"".join(
-        (status_line(status), b"content-type: application/json\r\n", headers,
-         b"content-length: ", str(len(body)).encode(), b"\r\n\r\n", b"" if is_head else body)
-    )  # fmt: skip
-
-
-def status_line(status: int) -> bytes:
-    line = _STATUS_LINES.get(status)
-    return line if line is not None else b"HTTP/1.1 %d Status\r\n" % status
-
-
-_STATUS_LINES = {status.value: f"HTTP/1.1 {status.value} {status.phrase}\r\n".encode() for status in HTTPStatus}
 
 
 class ClientConnection(asyncio.Protocol):

@@ -10,7 +10,7 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from gateway.routes import Candidate, Route, Shadow
+from gateway.routes import Route
 from rollout.decision.events import Event, PoolBecameReady, PoolFailed
 from rollout.decision.instructions import Announce, ReplaceRoute, StartPool, StopPool
 from rollout.decision.state import Rollout
@@ -130,8 +130,8 @@ class Carrier:
             revision=0,
             stable=wanted.stable,
             servers={release: self._servers(state.model, release) for release in sorted(releases)},
-            candidate=None if candidate is None else Candidate(candidate.release, candidate.weight),
-            shadow=None if shadow is None else Shadow(shadow.release, shadow.share),
+            candidate=candidate,
+            shadow=shadow,
             salt=state.salt,
         )
 

@@ -37,12 +37,12 @@ class BettingProcess:
 
     side: Side
     margin: float
-    labels: PairedLabels = field(default_factory=PairedLabels)
+    seen: PairedLabels = field(default_factory=PairedLabels)
 
     def add(self, labels: PairedLabels) -> "BettingProcess":
-        seen = self.labels
+        seen = self.seen
         total = PairedLabels(seen.better + labels.better, seen.equal + labels.equal, seen.worse + labels.worse)
-        return replace(self, labels=total)
+        return replace(self, seen=total)
 
     @property
     def log_e(self) -> float:
@@ -51,7 +51,7 @@ class BettingProcess:
     def _log_wealth(self, stake: float) -> float:
         stake *= self.side.value
         return (
-            self.labels.worse * math.log1p(stake * (1 - self.margin))
-            + self.labels.equal * math.log1p(-stake * self.margin)
-            + self.labels.better * math.log1p(-stake * (1 + self.margin))
+            self.seen.worse * math.log1p(stake * (1 - self.margin))
+            + self.seen.equal * math.log1p(-stake * self.margin)
+            + self.seen.better * math.log1p(-stake * (1 + self.margin))
         )

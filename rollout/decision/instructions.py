@@ -8,21 +8,7 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
 
-
-@dataclass(frozen=True, slots=True)
-class Candidate:
-    """The release that answers `weight` of the traffic."""
-
-    release: int
-    weight: float
-
-
-@dataclass(frozen=True, slots=True)
-class Shadow:
-    """The release that gets copies of `share` of what stable answers."""
-
-    release: int
-    share: float
+from gateway.routes import Candidate, Shadow
 
 
 @dataclass(frozen=True, slots=True)

@@ -6,9 +6,10 @@ step: that is `engine`'s table.
 
 from dataclasses import replace
 
+from gateway.routes import Candidate, Shadow
 from rollout.decision.events import Observed
 from rollout.decision.gate import gate_of
-from rollout.decision.instructions import Announce, Candidate, Instruction, ReplaceRoute, Shadow, StopPool
+from rollout.decision.instructions import Announce, Instruction, ReplaceRoute, StopPool
 from rollout.decision.rules import Inconclusive
 from rollout.decision.state import Decision, Hold, Rollout, Status
 from rollout.decision.verdict import harm_reason, waiting_for

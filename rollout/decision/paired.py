@@ -5,7 +5,7 @@ Knows the two e-processes of each and their caps. Knows nothing of stages or of 
 
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
-from typing import Any
+from typing import Any, Generic, Self, TypeVar
 
 from rollout.decision.agreement import AgreementProcess
 from rollout.decision.betting import BettingProcess, Side
@@ -13,14 +13,40 @@ from rollout.decision.cap import CappedSides
 from rollout.decision.counts import Agreement, PairedLabels
 from rollout.decision.rules import Guard, Plan
 
+Process = TypeVar("Process", AgreementProcess, BettingProcess)
+
 
 @dataclass(frozen=True, slots=True)
-class AgreementEvidence:
-    """How often candidate and stable gave different answers."""
+class PairedEvidence(Generic[Process]):
+    """Both processes have seen the same pairs; their counts are all there is to know of them."""
 
-    harm: AgreementProcess
-    clear: AgreementProcess
+    harm: Process
+    clear: Process
     capped: CappedSides
+
+    @property
+    def log_harm(self) -> float:
+        return self.capped.harm.log_e
+
+    @property
+    def log_clear(self) -> float:
+        return self.capped.clear.log_e
+
+    @property
+    def size(self) -> int:
+        """How many pairs were compared."""
+        return self.harm.seen.total
+
+    def _with(self, block: int, harm: Process, clear: Process) -> Self:
+        return replace(self, harm=harm, clear=clear, capped=self.capped.add(block, harm.log_e, clear.log_e))
+
+    def to_json(self) -> dict[str, Any]:
+        return {"seen": asdict(self.harm.seen), "capped": self.capped.to_json()}
+
+
+@dataclass(frozen=True, slots=True)
+class AgreementEvidence(PairedEvidence[AgreementProcess]):
+    """How often candidate and stable gave different answers."""
 
     @staticmethod
     def begin(plan: Plan) -> "AgreementEvidence":
@@ -32,28 +58,11 @@ class AgreementEvidence:
         )
 
     def add(self, block: int, counts: Agreement) -> "AgreementEvidence":
-        harm, clear = self.harm.add(counts), self.clear.add(counts)
-        return AgreementEvidence(harm, clear, self.capped.add(block, harm.log_e, clear.log_e))
-
-    @property
-    def log_harm(self) -> float:
-        return self.capped.harm.log_e
-
-    @property
-    def log_clear(self) -> float:
-        return self.capped.clear.log_e
+        return self._with(block, self.harm.add(counts), self.clear.add(counts))
 
     @property
     def seen(self) -> Agreement:
         return self.harm.seen
-
-    @property
-    def size(self) -> int:
-        """How many mirrored answers were compared."""
-        return self.seen.total
-
-    def to_json(self) -> dict[str, Any]:
-        return {"seen": asdict(self.seen), "capped": self.capped.to_json()}
 
     def restored(self, data: Mapping[str, Any]) -> "AgreementEvidence":
         seen, capped = Agreement(**data["seen"]), self.capped.restored(data["capped"])
@@ -61,12 +70,8 @@ class AgreementEvidence:
 
 
 @dataclass(frozen=True, slots=True)
-class QualityEvidence:
-    """How often only one of candidate and stable was right."""
-
-    harm: BettingProcess
-    clear: BettingProcess
-    capped: CappedSides
+class QualityEvidence(PairedEvidence[BettingProcess]):
+    """How often only one of candidate and stable was right, where a label told."""
 
     @staticmethod
     def begin(plan: Plan) -> "QualityEvidence":
@@ -78,29 +83,12 @@ class QualityEvidence:
         )
 
     def add(self, block: int, labels: PairedLabels) -> "QualityEvidence":
-        harm, clear = self.harm.add(labels), self.clear.add(labels)
-        return QualityEvidence(harm, clear, self.capped.add(block, harm.log_e, clear.log_e))
+        return self._with(block, self.harm.add(labels), self.clear.add(labels))
 
     @property
-    def log_harm(self) -> float:
-        return self.capped.harm.log_e
-
-    @property
-    def log_clear(self) -> float:
-        return self.capped.clear.log_e
-
-    @property
-    def labels(self) -> PairedLabels:
-        return self.harm.labels
-
-    @property
-    def size(self) -> int:
-        """How many mirrored requests have a label."""
-        return self.labels.total
-
-    def to_json(self) -> dict[str, Any]:
-        return {"labels": asdict(self.labels), "capped": self.capped.to_json()}
+    def seen(self) -> PairedLabels:
+        return self.harm.seen
 
     def restored(self, data: Mapping[str, Any]) -> "QualityEvidence":
-        labels, capped = PairedLabels(**data["labels"]), self.capped.restored(data["capped"])
-        return QualityEvidence(replace(self.harm, labels=labels), replace(self.clear, labels=labels), capped)
+        seen, capped = PairedLabels(**data["seen"]), self.capped.restored(data["capped"])
+        return QualityEvidence(replace(self.harm, seen=seen), replace(self.clear, seen=seen), capped)

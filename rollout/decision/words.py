@@ -75,7 +75,7 @@ def _agreement(evidence: AgreementEvidence) -> str:
 
 
 def _quality(evidence: QualityEvidence) -> str:
-    labels = evidence.labels
+    labels = evidence.seen
     if labels.total == 0:
         return "no label of a mirrored request arrived yet"
     points = 100 * (labels.better - labels.worse) / labels.total

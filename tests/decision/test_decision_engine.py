@@ -4,6 +4,7 @@ from dataclasses import replace
 
 import pytest
 
+from gateway.routes import Candidate, Shadow
 from rollout.decision.counts import Agreement, PairedLabels
 from rollout.decision.engine import TRANSITIONS, UnexpectedEventError, start
 from rollout.decision.events import (
@@ -18,7 +19,7 @@ from rollout.decision.events import (
     Resumed,
     RolloutStarted,
 )
-from rollout.decision.instructions import Announce, Candidate, ReplaceRoute, Shadow, StartPool, StopPool
+from rollout.decision.instructions import Announce, ReplaceRoute, StartPool, StopPool
 from rollout.decision.rules import AgreementRules, Guard, Inconclusive, QualityRules
 from rollout.decision.state import ENDED, Rollout, Status
 from tests.decision.decision_story import PLAN, Story, good_second, routed_story, story_in
@@ -225,7 +226,7 @@ def test_a_guard_that_is_not_required_does_not_keep_a_candidate_waiting():
     while not story.state.has_ended:
         story.tell(replace(good_second(story.state.rules.weight), quality=PairedLabels()), after=1.0)
     assert story.state.status is Status.PROMOTED
-    assert story.state.evidence.quality.labels.total == 0
+    assert story.state.evidence.quality.seen.total == 0
 
 
 def test_copies_that_go_well_do_not_hide_answers_that_fail():

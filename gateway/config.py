@@ -16,7 +16,7 @@ CONTROL_URL = re.compile(r"https?://[A-Za-z0-9_.\[\]:-]+/?")
 
 @dataclass(frozen=True, slots=True)
 class GatewayConfig:
-    """Where to listen, what to keep, and what no client may exceed. The limits' sources are in the README."""
+    """Where to listen, what to keep, and what no client may exceed."""
 
     listen: str = "127.0.0.1:8000"
     metrics_listen: str = "127.0.0.1:8002"

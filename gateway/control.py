@@ -39,6 +39,8 @@ class ControlLink:
         self._new = asyncio.Event()
         self.is_reached = False
         self.dropped_reports = 0
+        self.refused = ""
+        """Why the newest route table offered was not applied; empty when it was."""
 
     @property
     def has_backlog(self) -> bool:
@@ -75,11 +77,12 @@ class ControlLink:
                 self._reached(True)
                 if answer.status_code == 200:
                     table = RouteTable.from_json(answer.json())
-                    if table.version == version:
-                        raise RouteTableError(f"it is version {version} again")
+                    if table.version <= version:
+                        raise RouteTableError(f"it is version {table.version}, and {version} is in force")
                     await self._apply(table)
-                    version = table.version
+                    version, self.refused = table.version, ""
             except RouteTableError as exc:
+                self.refused = str(exc)
                 log.error("the new route table was refused and the old one stays: %s", exc)
                 await asyncio.sleep(RETRY_S)
             except (httpx.HTTPError, ValueError):

@@ -73,17 +73,27 @@ class Ledger:
         `has_moved`: every worker has the newest table, so none counts under an older one any more.
         """
         windows = []
-        for key, lease in list(self._leases.items()):
+        busy: set[tuple[str, int]] = set()
+        for key, lease in self._leases.items():
             change, in_flight = self._change(lease.index)
             if change:
                 windows.append(self._window(key, lease, change, now_s))
                 arm = (key[0], key[2], key[3])
                 self.totals[arm] = self.totals[arm].plus(change)
-            is_old = lease.old_since_s is not None and now_s - lease.old_since_s > KEPT_AFTER_S
-            if is_old and has_moved and not in_flight:
-                self._release(key, lease)
+            if in_flight:
+                busy.add(key[:2])
+        if has_moved:
+            self._release_old(now_s, busy)
         self._read_at_s = now_s
         return windows
+
+    def _release_old(self, now_s: float, busy: set[tuple[str, int]]) -> None:
+        """Free the slots of revisions that are over. A request on its way may still begin a copy under its revision,
+        so a revision's slots are freed together."""
+        for key, lease in list(self._leases.items()):
+            is_old = lease.old_since_s is not None and now_s - lease.old_since_s > KEPT_AFTER_S
+            if is_old and key[:2] not in busy:
+                self._release(key, lease)
 
     def _change(self, slot: int) -> tuple[Counts, int]:
         change, in_flight = ZERO, 0

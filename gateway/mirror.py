@@ -105,7 +105,7 @@ class Mirror:
         if self._status >= 500:
             self._slot.add(Outcome.SERVER_ERROR)
         elif self._status >= 400:
-            self._slot.add(Outcome.CLIENT_ERROR)
+            self._slot.add(Outcome.SERVER_ERROR)  # Stable has just answered the same bytes.
         else:
             self._slot.ended_ok((monotonic() - self._started_s) * 1e6)
             is_small = self._size <= self._budget.sample_body_bytes

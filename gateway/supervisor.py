@@ -174,6 +174,7 @@ class Supervisor:
                 "at": now,
                 "applied_version": self._crew.applied_version,
                 "in_flight": in_flight,
+                "refused": self._link.refused,
                 "windows": [window.to_json() for window in windows],
                 "samples": samples,
                 "labels": labels,

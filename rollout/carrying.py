@@ -27,8 +27,8 @@ STOP_TIMEOUT_S = 5.0
 
 log = logging.getLogger("sluice.control")
 
-Tell = Callable[[int, Event], None]
-"""Told to the engine: (rollout, fact)."""
+Tell = Callable[[int, Event, int], None]
+"""Told to the engine: (rollout, fact, the instruction that it ends); both are stored in one transaction."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,13 +59,18 @@ class Carrier:
                 return
             for rollout in {owed.rollout for owed in self._owed()} - self._busy:
                 self._busy.add(rollout)
-                threading.Thread(
+                thread = threading.Thread(
                     target=self._carry_all, args=(rollout,), name=f"rollout-{rollout}", daemon=True
-                ).start()
+                )
+                self._threads = [one for one in self._threads if one.is_alive()] + [thread]
+                thread.start()
 
     def stop(self) -> None:
-        """Begin nothing new; what is under way is done again after the next start."""
+        """Begin nothing new, and wait a little; what is under way stays owed and is taken up after the next start."""
         self._stopping.set()
+        self._means.routing.stop()
+        for thread in self._threads:
+            thread.join(STOP_TIMEOUT_S)
 
     def _owed(self, rollout: int | None = None) -> list[Owed]:
         with self._means.database.reading() as connection:
@@ -91,10 +96,11 @@ class Carrier:
         with self._means.database.reading() as connection:
             state = rollouts.get(connection, owed.rollout).state
         fact = self._do(owed.rollout, state, owed)
+        if fact is not None:
+            self._tell(owed.rollout, fact, owed.id)
+            return
         with self._means.database.writing() as connection:
             rollouts.done(connection, owed.id, time.time())
-        if fact is not None:
-            self._tell(owed.rollout, fact)
 
     def _do(self, rollout: int, state: Rollout, owed: Owed) -> Event | None:
         match owed.instruction:
@@ -102,8 +108,7 @@ class Carrier:
                 return self._start_pool(state, release)
             case ReplaceRoute() as wanted:
                 table = self._means.routing.change(state.model, lambda _: self._route(state, wanted))
-                if not self._means.routing.wait_applied(table.version):
-                    log.warning("a gateway has not applied route table %d in time", table.version)
+                self._means.routing.wait_applied(table.version)
             case StopPool(release):
                 name = f"{state.model}/{release}"
                 if not self._means.routing.wait_drained(name, self._means.drain_timeout_s):

@@ -24,8 +24,8 @@ class ControlSettings(BaseModel):
     """The model repository that `sluice export` publishes to."""
     tick_s: float = Field(1.0, gt=0, le=60)
     drain_timeout_s: float = Field(30.0, gt=0)
-    gateway_timeout_s: float = Field(5.0, gt=0)
-    """A gateway that was not heard of for so long is not waited for."""
+    gateway_timeout_s: float = Field(30.0, gt=0)
+    """A gateway that was not heard of for so long is taken for gone, and not waited for."""
     kept_observations_s: float = Field(86400.0, gt=0)
     """How long windows, samples and labels are kept."""
 

@@ -21,14 +21,13 @@ from rollout.carrying import Carrier, Means
 from rollout.decision import engine
 from rollout.decision.events import Aborted, Event, Held, PoolLost, Resumed, RolloutStarted
 from rollout.decision.rules import Plan
-from rollout.decision.state import Rollout
 from rollout.decision.verdict import progress
 from rollout.errors import ConflictError, NotFoundError, RefusedError
 from rollout.observing import observed
 from rollout.pools.errors import PoolError
 from rollout.routing import Routing
-from rollout.serving import Serving
-from rollout.store import history, observations, rollouts
+from rollout.serving import Key, Serving
+from rollout.store import history, observations, rollouts, routes
 from rollout.store.database import Database
 from rollout.store.history import Entry
 from rollout.store.rollouts import StoredRollout
@@ -55,11 +54,11 @@ class Controller:
         self._tick_s = tick_s
         self._kept_observations_s = kept_observations_s
         self._now = now
-        self._carrier = Carrier(Means(database, serving, routing, drain_timeout_s), self._tell)
+        self._carrier = Carrier(Means(database, serving, routing, drain_timeout_s), self._tell_done)
         self._lock = threading.RLock()
         self._stopping = threading.Event()
         self._thread = threading.Thread(target=self._run, name="controller", daemon=True)
-        self._restarting: dict[str, float] = {}
+        self._brought_back: dict[Key, float] = {}
         self._forgot_at = 0.0
 
     def start(self) -> None:
@@ -86,22 +85,19 @@ class Controller:
             ConflictError: it is stable already, or the model has a rollout under way.
         """
         release = self.release(model, number)
-        route = self._routing.table.routes.get(model)
-        stable = None if route is None else route.stable
-        if stable == number:
-            raise ConflictError(f"{release.name} is stable already")
-        if stable is not None:
-            _check_signature(release, self.release(model, stable))
-        state = engine.start(model, number, stable, plan, f"{model}-{secrets.token_hex(8)}"[-48:])
         now = self._now()
         with self._lock:
             with self._database.writing() as connection:
-                windows_seen, samples_seen = observations.last_ids(connection)
-                stored = rollouts.create(connection, state, windows_seen, samples_seen, now)
+                table = routes.current(connection)
+                stable = table.routes[model].stable if model in table.routes else None
+                self._check_against(release, stable)
+                state = engine.start(model, number, stable, plan, f"{model}-{secrets.token_hex(8)}"[-48:])
+                stored = rollouts.create(connection, state, table.version, now)
                 history.append(
                     connection, Entry(now, by, model, stored.id, "asked", reason or f"roll out {release.name}")
                 )
-            self._tell(stored.id, RolloutStarted())
+                self._advance(connection, stored, RolloutStarted(), "engine", "")
+            self._carrier.kick()
         return self.get(stored.id)
 
     def hold(self, key: int, by: str, reason: str) -> StoredRollout:
@@ -131,6 +127,13 @@ class Controller:
             raise RefusedError(str(exc)) from exc
         return release
 
+    def _check_against(self, release: Release, stable: int | None) -> None:
+        """Raises ConflictError or RefusedError when a release cannot follow on the stable one."""
+        if stable == release.number:
+            raise ConflictError(f"{release.name} is stable already")
+        if stable is not None:
+            _check_signature(release, self.release(release.model, stable))
+
     def _told_by(self, key: int, event: Event, by: str, reason: str) -> StoredRollout:
         with self._lock:
             stored = self.get(key)
@@ -146,20 +149,25 @@ class Controller:
         """One fact to the engine, outside the ticks."""
         with self._lock:
             with self._database.writing() as connection:
-                stored = rollouts.get(connection, key)
-                state, instructions = engine.handle(stored.state, event, self._now())
-                rollouts.save(connection, replace(stored, state=state), instructions, self._now())
-                self._note(connection, key, stored.state, state, by, reason)
-            if instructions:
+                owes = self._advance(connection, rollouts.get(connection, key), event, by, reason)
+            if owes:
                 self._carrier.kick()
 
-    def _note(self, connection: Connection, key: int, before: Rollout, after: Rollout, by: str, reason: str) -> None:
-        """Write history when the rollout moved."""
-        if (before.status, before.stage) == (after.status, after.stage):
-            return
-        text = reason or progress(after, after.clock).summary
-        now = self._now()
-        history.append(connection, Entry(now, by, after.model, key, after.status.value, text))
+    def _tell_done(self, key: int, event: Event, instruction: int) -> None:
+        """A fact that ends an instruction: either both are stored, or the instruction stays owed and is done again."""
+        with self._lock, self._database.writing() as connection:
+            rollouts.done(connection, instruction, self._now())
+            self._advance(connection, rollouts.get(connection, key), event, "engine", "")
+
+    def _advance(self, connection: Connection, stored: StoredRollout, event: Event, by: str, reason: str) -> bool:
+        """Ask the engine, and store the new state with what it owes and its line of history. Does it owe anything?"""
+        now, before = self._now(), stored.state
+        state, instructions = engine.handle(before, event, now)
+        rollouts.save(connection, replace(stored, state=state), instructions, now)
+        if (before.status, before.stage) != (state.status, state.stage):
+            text = reason or progress(state, state.clock).summary
+            history.append(connection, Entry(now, by, state.model, stored.id, state.status.value, text))
+        return bool(instructions)
 
     # The clock
 
@@ -187,54 +195,63 @@ class Controller:
         with self._lock:
             with self._database.writing() as connection:
                 stored = rollouts.get(connection, key)
-                before = stored.state
-                if before.has_ended:
+                state = stored.state
+                if state.has_ended:
                     return
-                windows, windows_seen = observations.windows_after(connection, before.model, stored.windows_seen)
-                predictions, samples_seen = observations.predictions_after(
-                    connection, before.model, stored.samples_seen
-                )
+                windows, windows_seen = observations.windows_after(connection, state.model, stored.windows_seen)
+                predictions, samples_seen = observations.predictions_after(connection, state.model, stored.samples_seen)
                 since = max(stored.created_at, self._now() - LABEL_WAIT_S)
-                judged = observations.newly_judged(connection, before.model, before.release, since)
-                fact = observed(before, windows, predictions, judged)
-                state, instructions = engine.handle(before, fact, self._now())
+                judged = observations.newly_judged(connection, state.model, state.release, since)
                 observations.mark_judged(connection, [one.id for one in judged])
-                seen = replace(stored, state=state, windows_seen=windows_seen, samples_seen=samples_seen)
-                rollouts.save(connection, seen, instructions, self._now())
-                self._note(connection, key, before, state, "engine", "")
-            if instructions:
+                own = [window for window in windows if window.revision > stored.since_version]
+                fact = observed(state, own, predictions, judged)
+                seen = replace(stored, windows_seen=windows_seen, samples_seen=samples_seen)
+                owes = self._advance(connection, seen, fact, "engine", "")
+            if owes:
                 self._carrier.kick()
 
     def _see_to_pools(self, active: list[StoredRollout]) -> None:
-        """Tell rollouts of lost candidates; start a stable release that should serve and does not."""
+        """Tell rollouts of candidates that died; start again what should serve and does not.
+
+        A candidate counts as lost when it died in this control plane's life. One that is missing at the start (the
+        machine was restarted, say) is started again, like a stable release.
+        """
         dead = set(self._serving.dead())
-        living = {(one.model, one.release) for one in self._serving.processes()} - dead
+        known = {(one.model, one.release) for one in self._serving.processes()}
         for stored in active:
-            state = stored.state
-            is_needed = state.is_pool_ready and not state.has_ended
-            if is_needed and (state.model, state.release) not in living:
+            state, key = stored.state, (stored.state.model, stored.state.release)
+            if not state.is_pool_ready or key in known - dead:
+                continue
+            if key in dead:
                 self._tell(stored.id, PoolLost(state.release, "its server process died"))
+            else:
+                self._bring_back(*key, stored.id)
         for model, route in self._routing.table.routes.items():
-            if (model, route.stable) not in living:
-                self._restart_stable(model, route.stable)
+            if (model, route.stable) not in known - dead:
+                self._bring_back(model, route.stable, None)
 
-    def _restart_stable(self, model: str, release: int) -> None:
-        if self._now() < self._restarting.get(model, 0.0):
-            return
-        self._restarting[model] = float("inf")
-        threading.Thread(target=self._restart, args=(model, release), name=f"restart-{model}", daemon=True).start()
+    def _bring_back(self, model: str, release: int, rollout: int | None) -> None:
+        """Start a server again, in a thread of its own; one that cannot be started is tried again now and then."""
+        if self._now() >= self._brought_back.get((model, release), 0.0):
+            self._brought_back[(model, release)] = float("inf")
+            threading.Thread(
+                target=self._start_again, args=(model, release, rollout), name=f"restart-{model}", daemon=True
+            ).start()
 
-    def _restart(self, model: str, release: int) -> None:
-        """Start stable's server anew and route to its new address."""
+    def _start_again(self, model: str, release: int, rollout: int | None) -> None:
+        """Start a release's server and route to its new address. A candidate that does not start is lost."""
         try:
             log.warning("the server of %s/%d is not there: starting it", model, release)
             address = self._serving.ensure(model, release).address
-            if self._routing.table.routes[model].servers.get(release) != (address,):
+            route = self._routing.table.routes.get(model)
+            if route is not None and route.servers.get(release) != (address,):
                 self._routing.change(model, lambda route: _moved(route, release, address))
         except PoolError as exc:
             log.error("%s/%d could not be started: %s", model, release, exc)
+            if rollout is not None:
+                self._tell(rollout, PoolLost(release, str(exc)))
         finally:
-            self._restarting[model] = self._now() + RESTART_EVERY_S
+            self._brought_back[(model, release)] = self._now() + RESTART_EVERY_S
 
 
 def _moved(route: Route | None, release: int, address: str) -> Route:
@@ -245,6 +262,11 @@ def _moved(route: Route | None, release: int, address: str) -> Route:
 
 def _check_signature(candidate: Release, stable: Release) -> None:
     """Raises RefusedError when clients of stable would not be served by the candidate."""
+    if candidate.max_batch_size < stable.max_batch_size:
+        raise RefusedError(
+            f"{candidate.name} takes batches of {candidate.max_batch_size} rows where stable {stable.name} takes"
+            f" {stable.max_batch_size}: export it with --max-batch-size {stable.max_batch_size}"
+        )
     if candidate.signature != stable.signature:
         raise RefusedError(
             f"{candidate.name} does not match stable {stable.name}: it has {_shown(candidate)} where clients rely on"

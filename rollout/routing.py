@@ -5,6 +5,7 @@ tell it again within a second.
 """
 
 import asyncio
+import logging
 import threading
 import time
 from collections.abc import Callable, Mapping
@@ -15,14 +16,21 @@ from rollout.errors import StoppingError
 from rollout.store import routes
 from rollout.store.database import Database
 
+SPEAK_S = 3.0
+"""A living gateway reports every second."""
+WARN_AFTER_S = 10.0
+
+log = logging.getLogger("sluice.control")
+
 
 @dataclass(frozen=True, slots=True)
 class Heartbeat:
-    """What a gateway said last, and when."""
+    """What a gateway said last, and when: the table it serves by, what is on its way, and why it refused a table."""
 
     at_s: float
     applied_version: int
     in_flight: Mapping[str, int]
+    refused: str = ""
 
 
 class Routing:
@@ -33,6 +41,7 @@ class Routing:
         self._gateway_timeout_s = gateway_timeout_s
         self._heartbeats: dict[str, Heartbeat] = {}
         self._waiting: set[tuple[asyncio.AbstractEventLoop, asyncio.Event]] = set()
+        self._changing = threading.Lock()
         self._lock = threading.Lock()
         self._started_s = time.monotonic()
         self._stopping = threading.Event()
@@ -44,14 +53,16 @@ class Routing:
         return self._table
 
     def change(self, model: str, change: Callable[[Route | None], Route]) -> RouteTable:
-        """Store a model's changed route under the next version and hand it to every gateway that waits."""
-        with self._lock:
+        """Store a model's changed route under the next version, then hand it to the gateways that wait."""
+        with self._changing:
             route = change(self._table.routes.get(model))
             with self._database.writing() as connection:
-                self._table = routes.replace_route(connection, route)
+                table = routes.replace_route(connection, route, time.time())
+            self._table = table
+        with self._lock:
             for loop, event in self._waiting:
                 loop.call_soon_threadsafe(event.set)
-            return self._table
+        return table
 
     async def wait_after(self, version: int, timeout_s: float) -> RouteTable | None:
         """The table as soon as it is newer than `version`; None when it is not within the time."""
@@ -59,7 +70,7 @@ class Routing:
         with self._lock:
             self._waiting.add(entry)
         try:
-            if self._table.version == version:
+            if self._table.version <= version:
                 await asyncio.wait_for(entry[1].wait(), timeout_s)
         except TimeoutError:
             return None
@@ -70,45 +81,49 @@ class Routing:
 
     # What gateways say
 
-    def heard(self, gateway: str, applied_version: int, in_flight: Mapping[str, int]) -> None:
-        self._heartbeats[gateway] = Heartbeat(time.monotonic(), applied_version, dict(in_flight))
+    def heard(self, gateway: str, beat: Heartbeat) -> None:
+        self._heartbeats[gateway] = beat
 
     @property
     def gateways(self) -> dict[str, Heartbeat]:
-        """The gateways that were heard of lately."""
+        """The gateways that were heard of lately. One that fell silent is counted until it is taken for gone."""
         since = time.monotonic() - self._gateway_timeout_s
         return {name: beat for name, beat in self._heartbeats.copy().items() if beat.at_s >= since}
 
-    def wait_applied(self, version: int) -> bool:
-        """Wait until every live gateway applied `version`; False when one did not in time.
-
-        Right after a start nobody was heard of yet, so it waits at least until gateways had time to speak.
+    def wait_applied(self, version: int) -> None:
+        """Wait until every gateway that is not taken for gone has applied `version`, or a newer one.
 
         Raises:
             StoppingError: the control plane stops.
         """
-        ends = time.monotonic() + 2 * self._gateway_timeout_s
-        while time.monotonic() < ends:
-            gateways = self.gateways
-            could_have_spoken = time.monotonic() - self._started_s > self._gateway_timeout_s
-            if (gateways or could_have_spoken) and all(one.applied_version >= version for one in gateways.values()):
-                return True
+        warn_at = time.monotonic() + WARN_AFTER_S
+        while not self._all(lambda beat: beat.applied_version >= version):
+            if time.monotonic() > warn_at:
+                log.warning("route table %d is not applied everywhere yet: %s", version, self.gateways)
+                warn_at += WARN_AFTER_S
             self._pause(0.02)
-        return False
 
     def wait_drained(self, release: str, timeout_s: float) -> bool:
-        """Wait until no live gateway, in a report made after this call, has requests of `release` in flight.
+        """Wait until no gateway has requests of `release` in flight, by what it says after this call.
 
         Raises:
             StoppingError: the control plane stops.
         """
-        asked = time.monotonic()
+        asked, version = time.monotonic(), self._table.version
         while time.monotonic() < asked + timeout_s:
-            beats = self.gateways.values()
-            if all(beat.at_s > asked and not beat.in_flight.get(release) for beat in beats):
+            # A report that had to wait in a backlog tells of an older table.
+            if self._all(
+                lambda beat: beat.at_s > asked and beat.applied_version >= version and not beat.in_flight.get(release)
+            ):
                 return True
             self._pause(0.05)
         return False
+
+    def _all(self, holds: Callable[[Heartbeat], bool]) -> bool:
+        """Does it hold of every gateway? Right after a start, not before they had time to speak."""
+        gateways = self.gateways
+        could_have_spoken = time.monotonic() - self._started_s > min(SPEAK_S, self._gateway_timeout_s)
+        return (bool(gateways) or could_have_spoken) and all(map(holds, gateways.values()))
 
     def stop(self) -> None:
         """Let nobody wait any longer."""

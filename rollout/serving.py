@@ -21,7 +21,7 @@ class Serving:
         self._host = host
         self._repository = repository
         self._processes: dict[Key, PoolProcess] = {}
-        self._starting: dict[Key, threading.Lock] = {}
+        self._one_at_a_time: dict[Key, threading.Lock] = {}
         self._lock = threading.Lock()
 
     def adopt(self) -> list[PoolProcess]:
@@ -37,14 +37,12 @@ class Serving:
             PoolError: the release is damaged, or its server did not become ready; nothing is left running.
         """
         key = (model, release)
-        with self._lock:
-            lock = self._starting.setdefault(key, threading.Lock())
-        with lock:
+        with self._lock_of(key):
             known = self._processes.get(key)
             if known is not None and self._host.is_alive(known):
                 return known
             if known is not None:
-                self.stop(model, release, 1.0)
+                self._host.stop(known, 1.0)
             folder = release_folder(self._repository, model, release)
             try:
                 manifest = read_release(folder)
@@ -57,9 +55,15 @@ class Serving:
 
     def stop(self, model: str, release: int, timeout_s: float) -> None:
         """Stop a release's pool, if there is one, and clean up after it."""
-        process = self._processes.pop((model, release), None)
-        if process is not None:
-            self._host.stop(process, timeout_s)
+        with self._lock_of((model, release)):
+            process = self._processes.pop((model, release), None)
+            if process is not None:
+                self._host.stop(process, timeout_s)
+
+    def _lock_of(self, key: Key) -> threading.Lock:
+        """One at a time starts or stops a pool."""
+        with self._lock:
+            return self._one_at_a_time.setdefault(key, threading.Lock())
 
     def dead(self) -> list[Key]:
         """The pools that should live and do not."""

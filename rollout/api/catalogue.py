@@ -46,9 +46,9 @@ def pools(context: Given) -> list[dict[str, Any]]:
 
 @router.get("/gateways")
 def gateways(context: Given) -> dict[str, Any]:
-    """The gateways heard of lately: the table each applied and what it has in flight."""
+    """The gateways heard of lately: the table each applied, what it has in flight, why it refused a table."""
     return {
-        name: {"applied_version": beat.applied_version, "in_flight": dict(beat.in_flight)}
+        name: {"applied_version": beat.applied_version, "in_flight": dict(beat.in_flight), "refused": beat.refused}
         for name, beat in context.routing.gateways.items()
     }
 

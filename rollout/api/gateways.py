@@ -14,6 +14,7 @@ from gateway.windows import Window
 from rollout.api.context import Context, context_of
 from rollout.observing import is_sound
 from rollout.quality import prediction_of
+from rollout.routing import Heartbeat
 from rollout.store import observations
 
 LONG_POLL_S = 25.0
@@ -32,6 +33,7 @@ class Report(BaseModel):
     sequence: int = Field(ge=0)
     applied_version: int
     in_flight: dict[str, int] = {}
+    refused: str = ""
     windows: list[dict[str, Any]] = []
     samples: list[dict[str, Any]] = []
     labels: list[dict[str, Any]] = []
@@ -56,7 +58,10 @@ def report(report: Report, context: Given) -> dict[str, int]:
         observations.keep_windows(connection, windows)
         observations.keep_predictions(connection, predictions)
         observations.keep_labels(connection, labels, time.time())
-    context.routing.heard(report.gateway, report.applied_version, report.in_flight)
+    if report.refused:
+        log.error("gateway %s refused a route table: %s", report.gateway, report.refused)
+    beat = Heartbeat(time.monotonic(), report.applied_version, report.in_flight, report.refused)
+    context.routing.heard(report.gateway, beat)
     return {"windows": len(windows), "predictions": len(predictions), "labels": len(labels)}
 
 

@@ -10,15 +10,20 @@ from sqlalchemy.exc import IntegrityError
 from rollout.decision.instructions import Instruction, instruction_from_json, instruction_to_json
 from rollout.decision.state import Rollout
 from rollout.errors import ConflictError, NotFoundError
+from rollout.store import observations
 from rollout.store.tables import instructions, rollouts
 
 
 @dataclass(frozen=True, slots=True)
 class StoredRollout:
-    """A rollout's state with what the store knows of it; `*_seen` are the last observations that its evidence holds."""
+    """A rollout's state with what the store knows of it; `*_seen` are the last observations that its evidence holds.
+
+    Only what was counted under route tables newer than `since_version` belongs to it.
+    """
 
     id: int
     state: Rollout
+    since_version: int
     windows_seen: int
     samples_seen: int
     created_at: float
@@ -34,19 +39,30 @@ class Owed:
     instruction: Instruction
 
 
-def create(connection: Connection, state: Rollout, windows_seen: int, samples_seen: int, now: float) -> StoredRollout:
-    """Store a new rollout. Raises ConflictError when the model has one under way."""
+def create(connection: Connection, state: Rollout, since_version: int, now: float) -> StoredRollout:
+    """Store a new rollout.
+
+    Raises:
+        ConflictError: the model has one under way, or its last one still owes a route or a pool.
+    """
+    for waiting in owed(connection):
+        if get(connection, waiting.rollout).state.model == state.model:
+            raise ConflictError(
+                f"a rollout of {state.model} is under way, or its end is still being carried out"
+                f" (rollout {waiting.rollout}): abort it first, or wait until it has settled"
+            )
+    windows_seen, samples_seen = observations.last_ids(connection)
     row = {
         "model": state.model, "release": state.release, "active_model": state.model, "status": state.status.value,
-        "state": json.dumps(state.to_json()), "windows_seen": windows_seen, "samples_seen": samples_seen,
-        "created_at": now, "updated_at": now,
+        "state": json.dumps(state.to_json()), "since_version": since_version, "windows_seen": windows_seen,
+        "samples_seen": samples_seen, "created_at": now, "updated_at": now,
     }  # fmt: skip
     try:
         key = connection.execute(insert(rollouts).values(**row)).inserted_primary_key
     except IntegrityError as exc:
         raise ConflictError(f"a rollout of {state.model} is under way: abort it first, or wait for its end") from exc
     assert key is not None
-    return StoredRollout(int(key[0]), state, windows_seen, samples_seen, now, now)
+    return StoredRollout(int(key[0]), state, since_version, windows_seen, samples_seen, now, now)
 
 
 def save(connection: Connection, stored: StoredRollout, owed: tuple[Instruction, ...], now: float) -> StoredRollout:
@@ -108,4 +124,6 @@ def done(connection: Connection, key: int, now: float) -> None:
 
 def _stored(row: Row[Any]) -> StoredRollout:
     state = Rollout.from_json(json.loads(row.state))
-    return StoredRollout(row.id, state, row.windows_seen, row.samples_seen, row.created_at, row.updated_at)
+    return StoredRollout(
+        row.id, state, row.since_version, row.windows_seen, row.samples_seen, row.created_at, row.updated_at
+    )

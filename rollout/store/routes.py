@@ -14,10 +14,14 @@ def current(connection: Connection) -> RouteTable:
     return RouteTable(0, {}) if document is None else RouteTable.from_json(json.loads(document))
 
 
-def replace_route(connection: Connection, route: Route) -> RouteTable:
-    """Put one model's route in force under the next version; the route's revision becomes that version."""
+def replace_route(connection: Connection, route: Route, now: float) -> RouteTable:
+    """Put one model's route in force under the next version; the route's revision becomes that version.
+
+    Versions are at least the seconds of the clock, so that the tables of a new database are newer than those of the
+    one before: gateways never go back to an older version.
+    """
     before = current(connection)
-    version = before.version + 1
+    version = max(before.version + 1, int(now))
     routes = {**before.routes, route.model: replace(route, revision=version)}
     table = RouteTable(version, routes)
     row = {"version": version, "document": json.dumps(table.to_json())}

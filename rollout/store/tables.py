@@ -1,4 +1,7 @@
-"""The tables. Times are seconds since the epoch; JSON stands in TEXT columns, written by the modules that own it."""
+"""The tables. Times are seconds since the epoch; JSON stands in TEXT columns, written by the modules that own it.
+
+Numbers are never used again (AUTOINCREMENT), since rollouts remember the last observations that they have seen.
+"""
 
 from sqlalchemy import BigInteger, Column, Float, Index, Integer, MetaData, String, Table, Text, UniqueConstraint
 
@@ -22,12 +25,17 @@ rollouts = Table(
     Column("active_model", String(128), unique=True),
     Column("status", String(16), nullable=False),
     Column("state", Text, nullable=False),
+    Column("since_version", BigInteger, nullable=False),
     Column("windows_seen", Integer, nullable=False),
     Column("samples_seen", Integer, nullable=False),
     Column("created_at", Float, nullable=False),
     Column("updated_at", Float, nullable=False),
+    sqlite_autoincrement=True,
 )
-"""`active_model` is the model while the rollout goes on, then NULL: so there is one rollout a model at most."""
+"""`since_version`: the route table before this rollout; what was counted under it, or an older one, is not its own.
+
+`active_model` is the model while the rollout goes on, then NULL: so there is one rollout a model at most.
+"""
 
 instructions = Table(
     "instructions",
@@ -36,6 +44,7 @@ instructions = Table(
     Column("rollout", Integer, nullable=False, index=True),
     Column("document", Text, nullable=False),
     Column("done_at", Float),
+    sqlite_autoincrement=True,
 )
 """What the engine wants done, in order; `done_at` is NULL while it is owed."""
 
@@ -51,6 +60,7 @@ windows = Table(
     Column("document", Text, nullable=False),
     UniqueConstraint("gateway", "boot", "sequence"),
     Index("windows_by_model", "model", "id"),
+    sqlite_autoincrement=True,
 )
 
 samples = Table(
@@ -67,6 +77,7 @@ samples = Table(
     Column("judged", Integer, nullable=False),
     UniqueConstraint("model", "request_id"),
     Index("samples_waiting", "model", "judged", "at"),
+    sqlite_autoincrement=True,
 )
 """Predictions as JSON lists of class indices, one a row of the request. `judged`: 1 when its label was counted."""
 
@@ -79,6 +90,7 @@ labels = Table(
     Column("at", Float, nullable=False),
     Column("document", Text, nullable=False),
     UniqueConstraint("model", "request_id"),
+    sqlite_autoincrement=True,
 )
 
 history = Table(
@@ -93,5 +105,6 @@ history = Table(
     Column("reason", Text, nullable=False),
     Column("previous", String(64), nullable=False),
     Column("digest", String(64), nullable=False),
+    sqlite_autoincrement=True,
 )
 """Append-only; each row's digest covers the row and the digest before it."""

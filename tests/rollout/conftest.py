@@ -56,19 +56,29 @@ class Plane:
         return found
 
     def window(
-        self, release: int, weight: float, ok: int, failed: int = 0, role: Role = Role.ANSWERED
+        self,
+        release: int,
+        weight: float,
+        ok: int,
+        failed: int = 0,
+        role: Role = Role.ANSWERED,
+        revision: int | None = None,
     ) -> dict[str, Any]:
+        """Counts under the route in force, or under an older revision."""
         self.requests += 1
+        revision = self.route()["revision"] if revision is None else revision
         return Window(
-            gateway="g", boot=self.boot, sequence=self.requests, revision=self.route()["revision"], model="digits",
+            gateway="g", boot=self.boot, sequence=self.requests, revision=revision, model="digits",
             release=release, role=role, weight=weight, started_at=time.time(), length_s=1.0,
             outcomes={Outcome.OK: ok, Outcome.SERVER_ERROR: failed}, histogram={bucket_of(1000.0): ok} if ok else {},
         ).to_json()  # fmt: skip
 
-    def report(self, windows: Any = (), samples: Any = (), labels: Any = ()) -> httpx.Response:
-        """One report, saying that the newest route table is in force and nothing is in flight."""
+    def report(
+        self, windows: Any = (), samples: Any = (), labels: Any = (), version: int | None = None
+    ) -> httpx.Response:
+        """One report, saying that the newest route table (or another) is in force and nothing is in flight."""
+        version = self.client.get("/v1/routes").json()["version"] if version is None else version
         self.reports += 1
-        version = self.client.get("/v1/routes").json()["version"]
         return self.client.post(
             "/v1/gateway/reports",
             json={

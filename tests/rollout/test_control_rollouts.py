@@ -3,6 +3,7 @@
 import contextlib
 import sqlite3
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -13,7 +14,7 @@ from rollout.config import ControlSettings
 from rollout.pools.fake import FakeHost
 from rollout.pools.fake_server import Behaviour
 from tests.rollout.conftest import Plane, quick, running
-from tests.rollout.releases import SIGNATURE, write_release
+from tests.rollout.releases import SIGNATURE, write_manifest, write_release
 
 
 def test_first_release_becomes_stable_once_it_is_ready(plane: Plane) -> None:
@@ -172,6 +173,72 @@ def test_gateway_gets_the_next_table_as_soon_as_it_is_made(serving: Plane) -> No
     version = serving.client.get("/v1/routes").json()["version"]
     assert serving.client.get("/v1/gateway/routes", params={"after": version, "timeout_s": 0.1}).status_code == 204
     assert serving.client.get("/v1/gateway/routes", params={"after": version - 1}).json()["version"] == version
+
+
+def test_model_takes_no_rollout_until_the_last_has_settled(serving: Plane) -> None:
+    """Otherwise the drain of the one would stop the pool of the other."""
+    serving.host.behaviours["digits/2"] = Behaviour(start_delay_s=0.5)
+    key = serving.begin(2, quick()).json()["id"]
+    serving.client.post(f"/v1/rollouts/{key}/abort", json={"by": "ada"})
+    refused = serving.begin(2, quick())
+    assert refused.status_code == 409
+    assert "settled" in refused.json()["error"]
+    serving.wait(key, lambda found: bool(found["is_settled"]))
+    again = serving.begin(2, quick()).json()["id"]
+    assert serving.wait_status(again, "shadow")["status"] == "shadow"
+
+
+def test_counts_of_an_earlier_rollout_are_not_evidence_of_this_one(serving: Plane) -> None:
+    late = serving.route()["revision"]
+    key = serving.begin(2, quick(guards={"quality": {"required": False}})).json()["id"]
+    serving.wait_status(key, "shadow")
+    for _ in range(10):
+        serving.report([serving.window(1, 0.5, 0, 500, revision=late), serving.window(2, 0.5, 500, revision=late)])
+    time.sleep(0.3)
+    (errors,) = [one for one in serving.rollout(key)["verdicts"] if one["guard"] == "errors"]
+    assert "no request was compared yet" in errors["reason"]
+
+
+def test_nothing_goes_on_until_every_gateway_has_the_route(serving: Plane) -> None:
+    old = serving.client.get("/v1/routes").json()["version"]
+    key = serving.begin(2, quick()).json()["id"]
+    ends = time.monotonic() + 2.0
+    while time.monotonic() < ends:
+        serving.report(version=old)
+        time.sleep(0.02)
+    serving.client.post(f"/v1/rollouts/{key}/abort", json={"by": "ada"})
+    for _ in range(20):
+        serving.report(version=old)
+        time.sleep(0.02)
+    assert {pool.release for pool in serving.host.found()} == {1, 2}
+    serving.wait(key, lambda found: bool(found["is_settled"]))
+    assert [pool.release for pool in serving.host.found()] == [1]
+
+
+@pytest.mark.usefixtures("repository")
+def test_candidate_that_is_missing_after_a_restart_is_started_again(settings: ControlSettings, tmp_path: Path) -> None:
+    host = FakeHost(tmp_path)
+    with running(settings, host) as client:
+        plane = Plane(client, host, settings)
+        plane.wait(plane.begin(1).json()["id"], lambda found: bool(found["is_settled"]))
+        key = plane.begin(2, quick()).json()["id"]
+        plane.wait(key, lambda _: plane.route()["shadow"] is not None)
+    host.close()
+    with running(settings, host) as client:
+        plane = Plane(client, host, settings)
+        plane.wait(key, lambda _: {pool.release for pool in host.found()} == {1, 2})
+        addresses = {str(pool.release): [pool.address] for pool in host.found()}
+        plane.wait(key, lambda _: plane.route()["servers"] == addresses)
+        assert plane.rollout(key)["status"] == "shadow"
+    host.close()
+
+
+def test_smaller_batches_than_stables_are_refused(serving: Plane, repository: Path) -> None:
+    release = write_release(repository, 4)
+    write_manifest(repository / "digits" / "4", replace(release, max_batch_size=4))
+    refused = serving.begin(4)
+    assert refused.status_code == 422
+    assert "--max-batch-size 8" in refused.json()["error"]
 
 
 def test_ended_rollout_does_not_begin_its_pool_late(serving: Plane) -> None:

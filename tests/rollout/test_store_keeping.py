@@ -61,7 +61,7 @@ def test_database_is_durable_by_its_settings(database: Database) -> None:
 
 def test_opening_twice_changes_nothing(database: Database, tmp_path: Path) -> None:
     with database.writing() as connection:
-        rollouts.create(connection, STATE, 0, 0, 1.0)
+        rollouts.create(connection, STATE, 0, 1.0)
     with opened(tmp_path / "control.db") as again, again.reading() as connection:
         assert rollouts.get(connection, 1).state == STATE
 
@@ -81,14 +81,14 @@ def test_newer_database_is_refused(database: Database, tmp_path: Path) -> None:
 
 def test_one_rollout_a_model_until_it_ends(database: Database) -> None:
     with database.writing() as connection:
-        first = rollouts.create(connection, STATE, 0, 0, 1.0)
+        first = rollouts.create(connection, STATE, 0, 1.0)
     with pytest.raises(ConflictError, match="under way"), database.writing() as connection:
-        rollouts.create(connection, STATE, 0, 0, 2.0)
+        rollouts.create(connection, STATE, 0, 2.0)
     begun, _ = engine.handle(STATE, RolloutStarted(), 1.0)
     ended, _ = engine.handle(begun, Aborted("ada", ""), 2.0)
     with database.writing() as connection:
         rollouts.save(connection, replace(first, state=ended), (), 2.0)
-        rollouts.create(connection, STATE, 0, 0, 3.0)
+        rollouts.create(connection, STATE, 0, 3.0)
         assert len(rollouts.active(connection)) == 1
         assert [one.id for one in rollouts.newest(connection)] == [2, 1]
 
@@ -100,7 +100,7 @@ def test_unknown_rollout(database: Database) -> None:
 
 def test_instructions_are_owed_in_order_until_done(database: Database) -> None:
     with database.writing() as connection:
-        stored = rollouts.create(connection, STATE, 0, 0, 1.0)
+        stored = rollouts.create(connection, STATE, 0, 1.0)
         rollouts.save(connection, stored, (StartPool(2), Announce("hello")), 2.0)
     with database.writing() as connection:
         first, second = rollouts.owed(connection)
@@ -112,10 +112,32 @@ def test_instructions_are_owed_in_order_until_done(database: Database) -> None:
 def test_route_gets_the_version_in_which_it_changed(database: Database) -> None:
     with database.writing() as connection:
         assert routes.current(connection).version == 0
-        assert routes.replace_route(connection, ROUTE).routes["digits"].revision == 1
-        other = routes.replace_route(connection, Route("other", 0, 1, {1: ("127.0.0.1:3",)}))
+        assert routes.replace_route(connection, ROUTE, 0.0).routes["digits"].revision == 1
+        other = routes.replace_route(connection, Route("other", 0, 1, {1: ("127.0.0.1:3",)}), 0.0)
         assert (other.version, other.routes["digits"].revision, other.routes["other"].revision) == (2, 1, 2)
         assert routes.current(connection) == other
+        assert routes.replace_route(connection, ROUTE, 1_000_000.5).version == 1_000_000
+
+
+def test_rollout_waits_until_the_one_before_owes_nothing(database: Database) -> None:
+    aborted, _ = engine.handle(engine.handle(STATE, RolloutStarted(), 1.0)[0], Aborted("ada", ""), 2.0)
+    with database.writing() as connection:
+        first = rollouts.create(connection, STATE, 0, 1.0)
+        rollouts.save(connection, replace(first, state=aborted), (Announce("it ended"),), 2.0)
+        with pytest.raises(ConflictError, match="settled"):
+            rollouts.create(connection, STATE, 0, 3.0)
+        rollouts.done(connection, rollouts.owed(connection)[0].id, 4.0)
+        assert rollouts.create(connection, STATE, 0, 5.0).id > first.id
+
+
+def test_numbers_are_not_used_again_after_forgetting(database: Database) -> None:
+    window = Window("g", "b", 1, 1, "digits", 1, Role.ANSWERED, 0.5, 0.0, 1.0)
+    with database.writing() as connection:
+        observations.keep_windows(connection, [window])
+        seen, _ = observations.last_ids(connection)
+        observations.forget_before(connection, 100.0)
+        observations.keep_windows(connection, [replace(window, sequence=2)])
+        assert len(observations.windows_after(connection, "digits", seen)[0]) == 1
 
 
 def test_observations_are_kept_once(database: Database) -> None:

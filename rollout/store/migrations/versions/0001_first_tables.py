@@ -22,10 +22,12 @@ def upgrade() -> None:
         Column("active_model", String(128), unique=True),
         Column("status", String(16), nullable=False),
         Column("state", Text, nullable=False),
+        Column("since_version", BigInteger, nullable=False),
         Column("windows_seen", Integer, nullable=False),
         Column("samples_seen", Integer, nullable=False),
         Column("created_at", Float, nullable=False),
         Column("updated_at", Float, nullable=False),
+        sqlite_autoincrement=True,
     )
     op.create_table(
         "instructions",
@@ -33,6 +35,7 @@ def upgrade() -> None:
         Column("rollout", Integer, nullable=False, index=True),
         Column("document", Text, nullable=False),
         Column("done_at", Float),
+        sqlite_autoincrement=True,
     )
     op.create_table(
         "windows",
@@ -44,6 +47,7 @@ def upgrade() -> None:
         Column("started_at", Float, nullable=False),
         Column("document", Text, nullable=False),
         UniqueConstraint("gateway", "boot", "sequence"),
+        sqlite_autoincrement=True,
     )
     op.create_index("windows_by_model", "windows", ["model", "id"])
     op.create_table(
@@ -58,6 +62,7 @@ def upgrade() -> None:
         Column("mirrored_predicted", Text),
         Column("judged", Integer, nullable=False),
         UniqueConstraint("model", "request_id"),
+        sqlite_autoincrement=True,
     )
     op.create_index("samples_waiting", "samples", ["model", "judged", "at"])
     op.create_table(
@@ -68,6 +73,7 @@ def upgrade() -> None:
         Column("at", Float, nullable=False),
         Column("document", Text, nullable=False),
         UniqueConstraint("model", "request_id"),
+        sqlite_autoincrement=True,
     )
     op.create_table(
         "history",
@@ -80,4 +86,5 @@ def upgrade() -> None:
         Column("reason", Text, nullable=False),
         Column("previous", String(64), nullable=False),
         Column("digest", String(64), nullable=False),
+        sqlite_autoincrement=True,
     )

@@ -6,6 +6,7 @@ STAMP := $(VENV)/.installed
 PIP := $(BIN)/python -m pip install -qq --disable-pip-version-check
 TRITON := nvidia-pytriton==0.7.0
 HOST ?= http://127.0.0.1:8000
+MODEL ?= digits
 USERS ?= 20
 SECONDS ?= 30
 
@@ -42,8 +43,8 @@ check: $(STAMP) ## ruff, mypy strict, import rules
 up: $(STAMP) ## Run everything on this machine until Ctrl-C
 	$(BIN)/sluice up
 
-load: $(STAMP) ## Locust against a gateway: HOST=... USERS=... SECONDS=...; PAGE=1 opens Locust's own page
-	$(BIN)/locust --locustfile loadtests/users.py --host $(HOST) \
+load: $(STAMP) ## Locust against a gateway: HOST= MODEL= ROWS=file.npz USERS= SECONDS=; PAGE=1 for Locust's own page
+	SLUICE_MODEL=$(MODEL) SLUICE_ROWS=$(ROWS) $(BIN)/locust --locustfile loadtests/users.py --host $(HOST) \
 	  $(if $(PAGE),--web-host 127.0.0.1,--headless --users $(USERS) --spawn-rate $(USERS) --run-time $(SECONDS)s --only-summary)
 
 bench: bench-gateway ## All benchmarks, into build/bench/

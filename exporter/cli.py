@@ -57,7 +57,7 @@ def verify(
 def _mistakes_told() -> Iterator[None]:
     try:
         yield
-    except (ExportError, ReleaseError, TrainerError) as exc:
+    except (ExportError, ReleaseError, TrainerError, OSError) as exc:
         _stderr.print(f"error: {exc}", style="red", markup=False, highlight=False, soft_wrap=True)
         raise typer.Exit(2) from exc
 

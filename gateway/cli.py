@@ -1,6 +1,7 @@
 """`sluice gateway`: serve clients, with or without a control plane."""
 
 import asyncio
+import json
 import logging
 from pathlib import Path
 from typing import Annotated
@@ -13,7 +14,7 @@ from gateway.supervisor import Supervisor, serve
 
 
 def gateway(
-    config: Annotated[Path | None, typer.Option(help="TOML file with a [gateway] table.", show_default=False)] = None,
+    config: Annotated[Path | None, typer.Option(help="TOML file with a table named gateway.")] = None,
     routes: Annotated[Path | None, typer.Option(help="Static route table (JSON), instead of a control plane.")] = None,
     listen: Annotated[str | None, typer.Option(help="Where clients connect, HOST:PORT.")] = None,
     metrics_listen: Annotated[str | None, typer.Option(help="Where Prometheus scrapes /metrics, HOST:PORT.")] = None,
@@ -21,7 +22,7 @@ def gateway(
     state_dir: Annotated[str | None, typer.Option(help="Where the last route table is kept.")] = None,
     name: Annotated[str | None, typer.Option(help="This gateway's name, unique in the fleet.")] = None,
     workers: Annotated[int | None, typer.Option(help="Worker processes; default: one a core.")] = None,
-    check: Annotated[bool, typer.Option("--check", help="Only check the settings.")] = False,
+    check: Annotated[bool, typer.Option("--check", help="Only check, and print where it would listen.")] = False,
 ) -> None:
     """Serve clients: split, stick, fall back, mirror and count.
 
@@ -42,6 +43,7 @@ def gateway(
         if routes is None and not loaded.control_url:
             raise GatewayError("the gateway needs routes: give --control-url http://HOST:PORT or --routes FILE")
         if check:
+            typer.echo(json.dumps({"listen": loaded.listen, "metrics_listen": loaded.metrics_listen}))
             return
         asyncio.run(serve(loaded, routes, _announce))
     except GatewayError as exc:

@@ -31,6 +31,7 @@ def load(
 
     Example: sluice load --rate 300 --seconds 30
     """
+    host = host if "://" in host else f"http://{host}"
     wanted = Load(host, model, rate, sticky_share=sticky, binary_share=binary)
     try:
         account = asyncio.run(_run(wanted, rows, seconds, Console(stderr=True)))

@@ -7,7 +7,6 @@ Settings by environment: SLUICE_MODEL (digits), SLUICE_ROWS (an .npz file). Requ
 answered; at the end the books must balance, or the exit code is 1.
 """
 
-import contextlib
 import functools
 import json
 import os
@@ -141,9 +140,14 @@ def prepare(environment: Any, **_: Any) -> None:
     """Let users finish the request that they have sent, and read the rows before the load's time begins to run."""
     environment.stop_timeout = environment.stop_timeout or STOP_TIMEOUT_S
     if environment.host:
-        with contextlib.suppress(httpx.HTTPError, ValueError, StopUser):  # The users will say what is wrong.
+        try:
             metadata = httpx.get(f"{environment.host}/v2/models/{MODEL}", timeout=5.0, trust_env=False)
             rows_once(json.dumps(metadata.raise_for_status().json()))
+        except (httpx.HTTPError, ValueError, StopUser) as exc:
+            raise SystemExit(
+                f"error: {environment.host} does not serve {MODEL!r} ({exc}): start `sluice up` and a rollout, or set"
+                " SLUICE_MODEL, and SLUICE_ROWS to an .npz file"
+            ) from exc
 
 
 def close_books(environment: Any, **_: Any) -> None:

@@ -39,6 +39,12 @@ def told() -> Iterator[None]:
     """Errors become one line that says what to do, and exit code 2."""
     try:
         yield
+    except OSError as exc:
+        _err.print(
+            f"error: {exc.filename or 'a file'} cannot be used ({exc.strerror}): choose another folder, or make room",
+            style="red", markup=False, highlight=False, soft_wrap=True,
+        )  # fmt: skip
+        raise typer.Exit(2) from exc
     except (ClientError, ControlError, PlanError, PoolError) as exc:
         _err.print(f"error: {exc}", style="red", markup=False, highlight=False, soft_wrap=True)
         raise typer.Exit(2) from exc
@@ -149,7 +155,7 @@ def history(which: Which, url: Url = DEFAULT_URL, as_json: AsJson = False) -> No
 
 
 def control(
-    config: Annotated[Path | None, typer.Option("--config", help="TOML file with a [control] table.")] = None,
+    config: Annotated[Path | None, typer.Option("--config", help="TOML file with a table named control.")] = None,
     home: Annotated[str | None, typer.Option("--home", help="Where state is kept; default .sluice.")] = None,
     repository: Annotated[str | None, typer.Option("--repository", help="The model repository.")] = None,
     listen: Annotated[str | None, typer.Option("--listen", help="HOST:PORT; default 127.0.0.1:8080.")] = None,

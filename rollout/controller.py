@@ -36,6 +36,7 @@ LABEL_WAIT_S = 900.0
 """A label that comes later than this after its answer is kept, but counts for no rollout."""
 FORGET_EVERY_S = 600.0
 RESTART_EVERY_S = 5.0
+NO_REASON = "no reason given"
 
 log = logging.getLogger("sluice.control")
 
@@ -101,13 +102,13 @@ class Controller:
         return self.get(stored.id)
 
     def hold(self, key: int, by: str, reason: str) -> StoredRollout:
-        return self._told_by(key, Held(by, reason), by, reason)
+        return self._told_by(key, Held(by, reason or NO_REASON), by, reason)
 
     def resume(self, key: int, by: str, reason: str) -> StoredRollout:
-        return self._told_by(key, Resumed(by, reason), by, reason)
+        return self._told_by(key, Resumed(by, reason or NO_REASON), by, reason)
 
     def abort(self, key: int, by: str, reason: str) -> StoredRollout:
-        return self._told_by(key, Aborted(by, reason), by, reason)
+        return self._told_by(key, Aborted(by, reason or NO_REASON), by, reason)
 
     def get(self, key: int) -> StoredRollout:
         with self._database.reading() as connection:
@@ -140,7 +141,9 @@ class Controller:
             try:
                 self._tell(key, event, by, reason)
             except engine.UnexpectedEventError as exc:
-                raise ConflictError(f"rollout {key} is {stored.state.status.value}: {exc}") from exc
+                status = stored.state.status.value.replace("_", " ")
+                what = "it has ended" if stored.state.has_ended else f"it cannot be {type(event).__name__.lower()} now"
+                raise ConflictError(f"rollout {key} is {status}: {what}") from exc
         return self.get(key)
 
     # Facts

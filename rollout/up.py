@@ -6,6 +6,7 @@ outlive the control plane. On SIGINT or SIGTERM: the gateway drains, the control
 
 import ctypes
 import fcntl
+import json
 import signal
 import socket
 import subprocess
@@ -35,16 +36,16 @@ _err = Console(stderr=True)
 
 def up(
     config: Annotated[
-        Path | None, typer.Option("--config", help="TOML file with [control] and [gateway] tables.")
+        Path | None, typer.Option("--config", help="TOML file with the tables control and gateway.")
     ] = None,
     home: Annotated[str | None, typer.Option("--home", help="Where state and logs are kept; default .sluice.")] = None,
     repository: Annotated[
         str | None, typer.Option("--repository", help="The model repository; default models.")
     ] = None,
-    listen: Annotated[str, typer.Option("--listen", help="Where clients connect.")] = "127.0.0.1:8000",
-    metrics_listen: Annotated[str, typer.Option("--metrics-listen", help="Prometheus.")] = "127.0.0.1:8002",
+    listen: Annotated[str | None, typer.Option("--listen", help="Clients; default 127.0.0.1:8000.")] = None,
+    metrics_listen: Annotated[str | None, typer.Option("--metrics-listen", help="Default 127.0.0.1:8002.")] = None,
     control_listen: Annotated[str | None, typer.Option("--control-listen", help="Default 127.0.0.1:8080.")] = None,
-    workers: Annotated[int | None, typer.Option("--workers", help="Gateway workers; default one a core.")] = None,
+    workers: Annotated[int | None, typer.Option("--workers", min=1, max=256, help="Default one a core.")] = None,
 ) -> None:
     """Run everything on this machine: control plane, gateway, and a Triton for each release that serves.
 
@@ -53,23 +54,23 @@ def up(
     with told():
         settings = load_settings(config, home=home, repository=repository, listen=control_listen)
         install(this_machine(), settings.home_path / "triton")
-        for address in (listen, metrics_listen, settings.listen):
+        given = {"--config": config, "--listen": listen, "--metrics-listen": metrics_listen, "--workers": workers}
+        fixed = {"--control-url": settings.url, "--state-dir": settings.home_path / "gateway"}
+        gateway = [str(word) for pair in (given | fixed).items() if pair[1] is not None for word in pair]
+        addresses = check_gateway(gateway)
+        for address in (*addresses.values(), settings.listen):
             check_free(address)
-        gateway = [
-            "--control-url", settings.url, "--listen", listen, "--metrics-listen", metrics_listen,
-            "--state-dir", str(settings.home_path / "gateway"), *(["--workers", str(workers)] if workers else []),
-            *(["--config", str(config)] if config else []),
-        ]  # fmt: skip
-        check_gateway(gateway)
-        Everything(settings, listen, gateway).run()
+        Everything(settings, config, addresses["listen"], gateway).run()
 
 
-def check_gateway(arguments: list[str]) -> None:
-    """Raises RefusedError when the gateway would not take its settings."""
+def check_gateway(arguments: list[str]) -> dict[str, str]:
+    """Where the gateway would listen. Raises RefusedError when it would not take its settings."""
     command = [sys.executable, "-m", "sluice", "gateway", *arguments, "--check"]
     checked = subprocess.run(command, capture_output=True, text=True, check=False)
     if checked.returncode:
         raise RefusedError(checked.stderr.strip().removeprefix("error: "))
+    found: dict[str, str] = json.loads(checked.stdout)
+    return found
 
 
 def check_free(address: str) -> None:
@@ -137,19 +138,14 @@ def _end_with_parent() -> None:
 class Everything:
     """Control plane, gateway and pools of one home."""
 
-    def __init__(self, settings: ControlSettings, listen: str, gateway_arguments: list[str]) -> None:
+    def __init__(
+        self, settings: ControlSettings, config: Path | None, listen: str, gateway_arguments: list[str]
+    ) -> None:
         self._settings = settings
         self._listen = listen
         home = settings.home_path
-        control = [
-            "control",
-            "--home",
-            str(home),
-            "--repository",
-            str(settings.repository_path),
-            "--listen",
-            settings.listen,
-        ]
+        control = ["control", "--home", str(home), "--repository", str(settings.repository_path)]
+        control += ["--listen", settings.listen, *(["--config", str(config)] if config else [])]
         self._control = Part("control plane", control, home / "logs" / "control.log")
         self._gateway = Part("gateway", ["gateway", *gateway_arguments], home / "logs" / "gateway.log")
         self._is_stopping = False
@@ -180,8 +176,18 @@ class Everything:
     def _start(self) -> None:
         self._control.start()
         self._wait(self._control, self._is_our_control_plane)
+        self._wait_for_stables()
         self._gateway.start()
         self._wait(self._gateway, lambda: bool(_told(f"{self._settings.url}/v1/gateways")))
+
+    def _wait_for_stables(self) -> None:
+        """Let clients in only when what served before serves again; one that cannot be started holds up nobody else."""
+        ends = time.monotonic() + READY_TIMEOUT_S
+        while _told(f"{self._settings.url}/v1/health").get("missing") and not self._is_stopping:
+            if time.monotonic() > ends:
+                _err.print("some stable releases do not start: see the control plane's log", style="yellow")
+                return
+            time.sleep(0.05)
 
     def _is_our_control_plane(self) -> bool:
         """Is it ours that answers, not another's on the same port? The gateway that it hears of is then ours too."""

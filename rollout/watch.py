@@ -67,4 +67,6 @@ def watch(client: ControlClient, key: int, console: Console, every_s: float = 0.
                 if exc.status:
                     raise
                 live.update(Group(picture(rollout), Text("the control plane is away; waiting for it", style="yellow")))
+    if not console.is_terminal:
+        console.print()  # Live leaves the last line open there.
     return rollout

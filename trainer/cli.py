@@ -33,7 +33,7 @@ def train(
     """Train a model and write a run folder. Killed at any moment, it goes on with --resume as if it had not been."""
     try:
         run = _train(config, out, resume)
-    except TrainerError as exc:
+    except (TrainerError, OSError) as exc:
         _stderr.print(f"error: {exc}", style="red", markup=False, highlight=False, soft_wrap=True)
         raise typer.Exit(2) from exc
     if as_json:

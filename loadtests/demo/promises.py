@@ -18,10 +18,10 @@ class Promise:
 
 @dataclass(frozen=True, slots=True)
 class Restart:
-    """The control plane's restart in the middle of a rollout: the requests that its evidence held before and after."""
+    """The control plane's restart in the middle of a rollout: how much each guard had counted before and after it."""
 
-    requests_before: int
-    requests_after: int
+    counted_before: Mapping[str, int]
+    counted_after: Mapping[str, int]
     status_before: str
     status_after: str
 
@@ -34,11 +34,13 @@ class Wanted:
     deciders: frozenset[str]
     weight_most: float = 1.0
     """The largest canary weight that it may have reached."""
+    weights: frozenset[float] = frozenset()
+    """The canary weights that it must have gone through."""
 
 
 WANTED = {
     1: Wanted("promoted", frozenset({"first release"})),
-    2: Wanted("promoted", frozenset({"cleared"})),
+    2: Wanted("promoted", frozenset({"cleared"}), weights=frozenset({0.05, 0.25, 0.5})),
     3: Wanted("rolled_back", frozenset({"quality"}), weight_most=0.05),
     4: Wanted("rolled_back", frozenset({"server", "breaker", "errors"})),
 }
@@ -67,8 +69,9 @@ def _survival(restart: Restart | None) -> Promise:
     text = "no evidence lost by the restart"
     if restart is None:
         return Promise(text, False, "the control plane was not killed")
-    is_kept = restart.requests_after >= restart.requests_before > 0
-    seen = f"{restart.requests_before:,} requests, then {restart.requests_after:,}"
+    before, after = restart.counted_before, restart.counted_after
+    is_kept = any(before.values()) and all(after.get(guard, 0) >= count for guard, count in before.items())
+    seen = f"{sum(before.values()):,} counts, then {sum(after.values()):,}"
     if restart.status_after != restart.status_before:
         seen += f"; {restart.status_before}, then {restart.status_after}"
     return Promise(text, is_kept, seen)
@@ -80,7 +83,8 @@ def _ending(number: int, wanted: Wanted, rollouts: Sequence[Mapping[str, Any]]) 
     if found is None or found["decision"] is None:
         return Promise(text, False, "not decided")
     by = found["decision"]["by"]
-    is_kept = (
-        found["status"] == wanted.status and by in wanted.deciders and found["weight_reached"] <= wanted.weight_most
-    )
-    return Promise(text, is_kept, f"{found['status'].replace('_', ' ')} by {by}, at {found['weight_reached']:.0%}")
+    weights = found["weights"]
+    is_kept = found["status"] == wanted.status and by in wanted.deciders
+    is_kept = is_kept and max(weights, default=0.0) <= wanted.weight_most and wanted.weights <= set(weights)
+    way = ", ".join(f"{weight:.0%}" for weight in weights) or "no traffic"
+    return Promise(text, is_kept, f"{found['status'].replace('_', ' ')} by {by}; {way}")

@@ -128,7 +128,8 @@ class Story:
             self._place, "rollout", "start", f"digits/{number}", *plan, "--url", self._place.control_url, "--json"
         )
         rollout: dict[str, Any] = json.loads(begun)
-        reached, is_hurt = 0.0, False
+        weights: set[float] = set()
+        is_hurt = False
         ends = time.monotonic() + ROLLOUT_TIMEOUT_S
         while not rollout["is_settled"]:
             if time.monotonic() > ends:
@@ -136,11 +137,12 @@ class Story:
             await asyncio.sleep(0.25)
             self._traces.look()
             rollout = await ask(self._place, rollout["id"]) or rollout
-            reached = max(reached, rollout["weight"] if rollout["status"] == "canary" else 0.0)
+            if rollout["status"] == "canary":
+                weights.add(rollout["weight"])
             self._screen.show_rollout(rollout)
             if not is_hurt and await self._hurt(number, rollout):
                 is_hurt = True
-        self.outcome.rollouts.append({**rollout, "weight_reached": reached})
+        self.outcome.rollouts.append({**rollout, "weights": sorted(weights)})
         self._screen.note(rollout["summary"])
 
     async def _hurt(self, number: int, rollout: dict[str, Any]) -> bool:
@@ -163,9 +165,10 @@ class Story:
         pid = faults.kill_control_plane(self._place.home)
         stored = stored_state(self._place.home, rollout["id"])
         self._screen.note(f"control plane {pid} killed (SIGKILL) with {stored['requests']:,} requests of evidence")
-        after = await self._back(rollout["id"])
-        self.outcome.restart = Restart(stored["requests"], after["requests"], stored["status"], after["status"])
-        self._screen.note(f"control plane is back with {after['requests']:,} requests of evidence")
+        told = await self._back(rollout["id"])
+        after = stored_state(self._place.home, rollout["id"])
+        self.outcome.restart = Restart(counted(stored), counted(after), stored["status"], after["status"])
+        self._screen.note(f"control plane is back with {told['requests']:,} requests of evidence")
 
     async def _back(self, key: int) -> dict[str, Any]:
         """The rollout as the restarted control plane first tells it."""
@@ -175,6 +178,13 @@ class Story:
             if (rollout := await ask(self._place, key)) is not None:
                 return rollout
         raise DemoError(f"the control plane did not come back within {RESTART_TIMEOUT_S:g} s after it was killed")
+
+
+def counted(state: dict[str, Any]) -> dict[str, int]:
+    """How much each guard of a stored rollout has counted: requests compared, or labelled pairs."""
+    evidence = state["evidence"]
+    live = {guard: int(evidence[guard]["requests"]) for guard in ("errors", "latency")}
+    return {**live, "quality": sum(evidence["quality"]["seen"].values())}
 
 
 def stored_state(home: Path, key: int) -> dict[str, Any]:

@@ -65,10 +65,13 @@ def history(context: Given, limit: int = 200) -> dict[str, Any]:
 
 @router.get("/health")
 def health(context: Given) -> dict[str, Any]:
-    """That it lives, and which process it is."""
+    """That it lives, which process it is, and which stable releases have no living server (yet)."""
+    dead = set(context.serving.dead())
+    living = {(one.model, one.release) for one in context.serving.processes()} - dead
+    stables = {(route.model, route.stable) for route in context.routing.table.routes.values()}
     return {
         "status": "ok",
         "pid": os.getpid(),
         "route_table": context.routing.table.version,
-        "pools": len(context.serving.processes()),
+        "missing": [f"{model}/{release}" for model, release in sorted(stables - living)],
     }

@@ -9,6 +9,7 @@ the whole session of the server, and its record goes last.
 import contextlib
 import os
 import signal
+from dataclasses import replace
 from pathlib import Path
 
 from exporter.release import Release, ReleaseError, verify_files
@@ -39,8 +40,8 @@ class TritonHost:
         home = records.pool_folder(self._home, release.model, release.number)
         with records.locked(home):
             before = records.read_record(home)
-            if before is not None and self._is_good(before.pool, release):
-                return before.pool
+            if before is not None and (good := self._if_good(before.pool, release)) is not None:
+                return good
             if before is not None:
                 self.stop(before.pool, timeout_s=0)
             try:
@@ -51,14 +52,14 @@ class TritonHost:
 
     def is_alive(self, pool: PoolProcess) -> bool:
         """See `PoolHost.is_alive`."""
-        return bool(pool.pid) and kernel.is_running(pool.pid, pool.started_ticks)
+        return _is_running(pool) and len(kernel.in_session(pool.pid)) >= pool.processes
 
     def stop(self, pool: PoolProcess, timeout_s: float) -> None:
         """See `PoolHost.stop`."""
         if timeout_s > 0 and self.is_alive(pool):
             with contextlib.suppress(ProcessLookupError):
                 os.kill(pool.pid, signal.SIGTERM)
-            server.wait(lambda: not self.is_alive(pool), timeout_s)
+            server.wait(lambda: not _is_running(pool), timeout_s)
         server.end_session(pool)
         kernel.remove_segments(pool.shm_prefix)
         records.remove_record(pool)
@@ -81,15 +82,14 @@ class TritonHost:
             if record is not None and not (record.is_ready and self.is_alive(record.pool)):
                 self.stop(record.pool, timeout_s=0)
 
-    def _is_good(self, pool: PoolProcess, release: Release) -> bool:
+    def _if_good(self, pool: PoolProcess, release: Release) -> PoolProcess | None:
         """Brings a pool whose start was interrupted to its end."""
         if not self.is_alive(pool):
-            return False
+            return None
         try:
-            self._verify(pool, release)
+            return self._verified(pool, release)
         except PoolError:
-            return False
-        return True
+            return None
 
     def _start_somewhere(self, release: Release, folder: Path) -> PoolProcess:
         self._installation = install(self._places, self._home / "cache")
@@ -104,13 +104,14 @@ class TritonHost:
         try:
             pool = server.spawn(installation, pool, folder)
             records.write_record(pool, is_ready=False)
-            self._verify(pool, release)
+            return self._verified(pool, release)
         except BaseException:
             self.stop(pool, timeout_s=0)
             raise
-        return pool
 
-    def _verify(self, pool: PoolProcess, release: Release) -> None:
+    def _verified(self, pool: PoolProcess, release: Release) -> PoolProcess:
+        """The pool, once it is ready and answers its golden rows; recorded so. Raises PoolError."""
+
         def is_over() -> bool:
             return not self.is_alive(pool) or v2.is_ready(pool.http_port, release.model, release.number)
 
@@ -123,4 +124,10 @@ class TritonHost:
                 f"the server of {pool.name} was not ready after {self._start_timeout_s:g} s; see {log}"
             )
         v2.check_golden(pool.http_port, release)
+        pool = replace(pool, processes=len(kernel.in_session(pool.pid)))
         records.write_record(pool, is_ready=True)
+        return pool
+
+
+def _is_running(pool: PoolProcess) -> bool:
+    return bool(pool.pid) and kernel.is_running(pool.pid, pool.started_ticks)

@@ -17,7 +17,8 @@ class PoolProcess:
 
     `started_ticks` is the process's start in clock ticks since boot, from /proc/PID/stat: with `pid` it names one
     process for ever, while a pid alone may be given to another. `folder` holds the record and the log. The server's
-    shared-memory segments have names that begin with `shm_prefix`, and no one else's have.
+    shared-memory segments have names that begin with `shm_prefix`, and no one else's have. `processes` is how many
+    processes it consists of: the server, and where the backend has some of its own, those.
     """
 
     model: str
@@ -29,6 +30,7 @@ class PoolProcess:
     metrics_port: int
     folder: Path
     shm_prefix: str
+    processes: int = 1
 
     @property
     def name(self) -> str:
@@ -62,7 +64,7 @@ class PoolHost(Protocol):
         """
 
     def is_alive(self, pool: PoolProcess) -> bool:
-        """Does exactly this process still run? Says nothing about how well it answers."""
+        """Do exactly this process, and those of its backend, still run? Says nothing about how well it answers."""
 
     def stop(self, pool: PoolProcess, timeout_s: float) -> None:
         """Ask it to end, and after `timeout_s` end it; then remove what it leaves. A dead pool is only tidied up."""

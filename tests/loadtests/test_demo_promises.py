@@ -8,7 +8,9 @@ import pytest
 from loadtests.account import Account
 from loadtests.demo.promises import Promise, Restart, judge
 
-RESTART = Restart(1000, 1010, "canary", "canary")
+BEFORE = {"errors": 1000, "quality": 900}
+NOTHING = {"errors": 0}
+RESTART = Restart(BEFORE, {"errors": 1010, "quality": 900}, "canary", "canary")
 
 
 def _account() -> Account:
@@ -21,7 +23,12 @@ def _account() -> Account:
 
 
 def _rollout(release: int, status: str, by: str, weight: float = 0.0) -> dict[str, Any]:
-    return {"release": release, "status": status, "decision": {"by": by}, "weight_reached": weight}
+    return {
+        "release": release,
+        "status": status,
+        "decision": {"by": by},
+        "weights": [w for w in (0.05, 0.25, 0.5) if w <= weight],
+    }
 
 
 def _rollouts() -> list[dict[str, Any]]:
@@ -74,7 +81,8 @@ def test_a_lost_label_breaks_its_promise() -> None:
         (2, {"decision": {"by": "engineer"}}),
         (3, {"status": "promoted"}),
         (3, {"decision": {"by": "latency"}}),
-        (3, {"weight_reached": 0.25}),
+        (3, {"weights": [0.05, 0.25]}),
+        (2, {"weights": [0.05, 0.5]}),
         (4, {"status": "promoted", "decision": {"by": "cleared"}}),
         (4, {"decision": None}),
     ],
@@ -92,7 +100,10 @@ def test_a_rollout_that_never_was_breaks_its_promise(release: int) -> None:
     assert (broken.text[:8], broken.seen) == (f"digits/{release}", "not decided")
 
 
-@pytest.mark.parametrize("restart", [None, replace(RESTART, requests_after=999), Restart(0, 0, "canary", "canary")])
+@pytest.mark.parametrize(
+    "restart",
+    LOST,
+)
 def test_evidence_that_was_lost_breaks_its_promise(restart: Restart | None) -> None:
     assert _broken(judge(_account(), _rollouts(), restart, [])) == ["no evidence lost by the restart"]
 

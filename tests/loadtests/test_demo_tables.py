@@ -16,7 +16,7 @@ REASON = (
 
 def _rollout(release: int, status: str, by: str, reason: str, requests: int, seconds: float) -> dict[str, object]:
     decision = {"by": by, "reason": reason, "requests": requests, "seconds": seconds}
-    return {"model": "digits", "release": release, "status": status, "decision": decision, "weight_reached": 0.05}
+    return {"model": "digits", "release": release, "status": status, "decision": decision, "weights": [0.05, 0.25, 0.5]}
 
 
 def _shown() -> list[str]:
@@ -30,7 +30,7 @@ def _shown() -> list[str]:
         _rollout(2, "promoted", "cleared", "every required guard is cleared", 125_904, 140.2),
         _rollout(3, "rolled_back", "quality", REASON, 1_048, 8.4),
     ]
-    restart = Restart(125_123, 125_456, "canary", "canary")
+    restart = Restart({"errors": 125_123}, {"errors": 125_456}, "canary", "canary")
     outcome = Outcome(rollouts=rollouts, restart=restart, promises=judge(account, rollouts, restart, []))
     text = io.StringIO()
     show(Console(file=text, width=80), outcome, account)
@@ -42,7 +42,7 @@ def test_latency_outcome_decider_requests_and_seconds_stand_in_their_rows() -> N
     assert "digits/1 20,000 0 0 1.0000 123.45 123.45" in lines
     assert "digits/2 promoted cleared 125,904 140" in lines
     assert "digits/3 rolled back quality 1,048 8" in lines
-    assert "kept no evidence lost by the restart 125,123 requests, then 125,456" in lines
+    assert "kept no evidence lost by the restart 125,123 counts, then 125,456" in lines
 
 
 def test_reasons_stand_below_the_table_in_full() -> None:

@@ -20,7 +20,7 @@ from rollout.pools.process import TritonHost
 from rollout.pools.records import RECORD, pool_folder, read_record
 from rollout.pools.seam import PoolProcess
 from rollout.pools.server import LOG
-from tests.pools.clients import ask, changed, image
+from tests.pools.clients import ask, call, changed, image
 
 pytestmark = pytest.mark.triton
 
@@ -77,6 +77,34 @@ def test_killed_server_leaves_nothing_after_stop_and_others_are_untouched(
     assert ask(other, [ROW])[0] == 200
     assert host.start(*exported).pid != pool.pid
     neighbour.stop(other, timeout_s=0)
+
+
+def test_body_of_many_megabytes_does_not_crash_the_server(host: TritonHost, exported: tuple[Release, Path]) -> None:
+    """With the usual stack size this is a segmentation fault."""
+    pool = host.start(*exported)
+    path = f"/v2/models/{pool.model}/versions/{pool.release}/infer"
+    status, _ = call(pool, "POST", path, '{"inputs": "' + "a" * 60_000_000 + '"}')
+    assert status in (400, 500)
+    assert host.is_alive(pool)
+    status, answer = ask(pool, [image(np.zeros((2, 8, 8)))])
+    assert status == 200, answer
+
+
+def test_pool_whose_backend_process_died_is_not_alive_and_is_started_anew(
+    host: TritonHost, exported: tuple[Release, Path]
+) -> None:
+    """The server itself goes on, answers 500 for ever and says that it is ready."""
+    pool = host.start(*exported)
+    (backend,) = [pid for pid in kernel.in_session(pool.pid) if pid != pool.pid]
+    os.kill(backend, signal.SIGKILL)
+    ends = time.monotonic() + 5.0
+    while host.is_alive(pool) and time.monotonic() < ends:
+        time.sleep(0.01)
+    assert not host.is_alive(pool)
+    again = host.start(*exported)
+    assert again.pid != pool.pid
+    assert ask(again, [image(np.zeros((1, 8, 8)))])[0] == 200
+    assert kernel.in_session(pool.pid) == []
 
 
 def test_stop_in_no_time_kills_the_backend_process_too(host: TritonHost, exported: tuple[Release, Path]) -> None:

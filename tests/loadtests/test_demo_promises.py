@@ -102,7 +102,7 @@ def test_a_rollout_that_never_was_breaks_its_promise(release: int) -> None:
 
 @pytest.mark.parametrize(
     "restart",
-    LOST,
+    [None, replace(RESTART, counted_after={**BEFORE, "quality": 0}), replace(RESTART, counted_before=NOTHING)],
 )
 def test_evidence_that_was_lost_breaks_its_promise(restart: Restart | None) -> None:
     assert _broken(judge(_account(), _rollouts(), restart, [])) == ["no evidence lost by the restart"]

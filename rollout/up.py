@@ -202,13 +202,11 @@ class Everything:
             time.sleep(0.05)
 
     def _announce(self) -> None:
-        logs = self._settings.home_path / "logs"
-        _err.print(
-            f"[bold green]sluice is up[/]  clients http://{self._listen}  control {self._settings.url}  logs {logs}"
-        )
-        _err.print(
-            "next: sluice export RUN --model NAME; sluice rollout start NAME/1; Ctrl-C stops everything", style="dim"
-        )
+        _err.print("[bold green]sluice is up[/]", highlight=False)
+        logs = str(self._settings.home_path / "logs")
+        for what, where in (("clients", f"http://{self._listen}"), ("control", self._settings.url), ("logs", logs)):
+            _err.print(f"  {what:8} {where}", highlight=False, soft_wrap=True)
+        _err.print("next: sluice rollout start NAME/1 (`sluice releases` lists them); Ctrl-C stops", style="dim")
 
     def _replace_dead(self) -> None:
         for part in (self._control, self._gateway):

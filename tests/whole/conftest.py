@@ -1,5 +1,6 @@
 """Real releases in a folder of their own, and `sluice` as a user runs it."""
 
+import os
 import shutil
 import socket
 import subprocess
@@ -41,9 +42,17 @@ def place(two_releases: Path, tmp_path: Path) -> Path:
 def sluice(place: Path) -> Sluice:
     """Runs one command in the place, to its end."""
 
-    def run(*arguments: str, timeout_s: float = 60.0) -> subprocess.CompletedProcess[str]:
+    def run(*arguments: str, timeout_s: float = 60.0, **more: str) -> subprocess.CompletedProcess[str]:
         command = [sys.executable, "-m", "sluice", *arguments]
-        return subprocess.run(command, cwd=place, capture_output=True, text=True, timeout=timeout_s, check=False)
+        return subprocess.run(
+            command,
+            cwd=place,
+            env={**os.environ, **more},
+            capture_output=True,
+            text=True,
+            timeout=timeout_s,
+            check=False,
+        )
 
     return run
 

@@ -69,16 +69,15 @@ def test_port_in_use(sluice: Sluice, place: Path, option: str) -> None:
     assert not (place / ".sluice" / "control.db").exists()
 
 
-def test_missing_triton(sluice: Sluice, place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_missing_triton(sluice: Sluice, place: Path) -> None:
     """A package that shadows the wheel and holds no server."""
     (place / "empty" / "pytriton").mkdir(parents=True)
     (place / "empty" / "pytriton" / "__init__.py").touch()
-    monkeypatch.setenv("PYTHONPATH", str(place / "empty"))
-    ended = sluice("up")
+    ended = sluice("up", PYTHONPATH=str(place / "empty"))
     assert ended.returncode == 2
     assert "nvidia-pytriton" in ended.stderr
     assert not (place / ".sluice" / "control.db").exists()
-    found = sluice("doctor", "--json")
+    found = sluice("doctor", "--json", PYTHONPATH=str(place / "empty"))
     assert found.returncode == 1
     (triton,) = [one for one in json.loads(found.stdout) if one["what"] == "Triton"]
     assert not triton["is_good"]

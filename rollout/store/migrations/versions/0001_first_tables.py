@@ -8,6 +8,11 @@ down_revision = None
 
 
 def upgrade() -> None:
+    _make_rollouts()
+    _make_observations()
+
+
+def _make_rollouts() -> None:
     op.create_table(
         "route_table",
         Column("id", Integer, primary_key=True),
@@ -37,6 +42,22 @@ def upgrade() -> None:
         Column("done_at", Float),
         sqlite_autoincrement=True,
     )
+    op.create_table(
+        "history",
+        Column("id", Integer, primary_key=True, autoincrement=True),
+        Column("at", Float, nullable=False),
+        Column("author", String(128), nullable=False),
+        Column("model", String(128), nullable=False),
+        Column("rollout", Integer),
+        Column("what", String(64), nullable=False),
+        Column("reason", Text, nullable=False),
+        Column("previous", String(64), nullable=False),
+        Column("digest", String(64), nullable=False),
+        sqlite_autoincrement=True,
+    )
+
+
+def _make_observations() -> None:
     op.create_table(
         "windows",
         Column("id", Integer, primary_key=True, autoincrement=True),
@@ -73,18 +94,5 @@ def upgrade() -> None:
         Column("at", Float, nullable=False),
         Column("document", Text, nullable=False),
         UniqueConstraint("model", "request_id"),
-        sqlite_autoincrement=True,
-    )
-    op.create_table(
-        "history",
-        Column("id", Integer, primary_key=True, autoincrement=True),
-        Column("at", Float, nullable=False),
-        Column("author", String(128), nullable=False),
-        Column("model", String(128), nullable=False),
-        Column("rollout", Integer),
-        Column("what", String(64), nullable=False),
-        Column("reason", Text, nullable=False),
-        Column("previous", String(64), nullable=False),
-        Column("digest", String(64), nullable=False),
         sqlite_autoincrement=True,
     )

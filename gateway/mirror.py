@@ -16,7 +16,7 @@ from gateway.upstream import Connection, Headers, Server
 from gateway.windows import Outcome, Role
 
 MirroredCallback = Callable[[Exchange, Answer | None, Answer | None], None]
-"""Takes both answers; None stands for one that is too large to be recorded, or did not come."""
+"""Takes both answers; None stands for one that is too large to be recorded. Not called for a copy that failed."""
 
 
 class MirrorBudget:

@@ -28,19 +28,6 @@ def upper_edge_us(bucket: int) -> float:
     return math.inf if bucket >= LAST_BUCKET else FIRST_EDGE_US * 2.0 ** (bucket / BUCKETS_PER_OCTAVE)
 
 
-def quantile_us(histogram: Mapping[int, int], p: float) -> float | None:
-    """The upper edge of the bucket that holds the p-quantile (nearest rank); None without a count."""
-    total = sum(histogram.values())
-    if not total:
-        return None
-    rank, seen = max(1, math.ceil(p * total)), 0
-    for bucket in sorted(histogram):
-        seen += histogram[bucket]
-        if seen >= rank:
-            return upper_edge_us(bucket)
-    raise AssertionError("a rank beyond the total")
-
-
 class Outcome(IntEnum):
     """How a request ended, by the release that was assigned first. The values are positions in shared memory."""
 

@@ -4,9 +4,7 @@ Knows what was counted and who said what. Knows nothing of what follows from it.
 `engine.handle`.
 """
 
-from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
-from typing import Any
+from dataclasses import dataclass, field
 
 from rollout.decision.counts import Agreement, ArmCounts, Comparison, PairedLabels
 
@@ -82,36 +80,3 @@ Event = RolloutStarted | PoolBecameReady | PoolFailed | PoolLost | Observed | He
 EVENT_TYPES: tuple[type[Event], ...] = (
     RolloutStarted, PoolBecameReady, PoolFailed, PoolLost, Observed, Held, Resumed, Aborted,
 )  # fmt: skip
-
-
-def event_to_json(event: Event) -> dict[str, Any]:
-    """`{"event": name, ...fields}`, for the history."""
-    return {"event": type(event).__name__, **asdict(event)}
-
-
-def event_from_json(data: Mapping[str, Any]) -> Event:
-    """Read what `event_to_json` wrote.
-
-    Raises:
-        ValueError: there is no such event, or its counts are impossible.
-    """
-    fields = {key: value for key, value in data.items() if key != "event"}
-    if data["event"] == Observed.__name__:
-        return _observed(fields)
-    for kind in EVENT_TYPES:
-        if kind.__name__ == data["event"]:
-            return kind(**fields)
-    raise ValueError(f"there is no event {data['event']!r}")
-
-
-def _observed(data: Mapping[str, Any]) -> Observed:
-    comparisons = tuple(
-        Comparison(entry["weight"], _arm(entry["stable"]), _arm(entry["candidate"])) for entry in data["comparisons"]
-    )
-    agreement, quality = Agreement(**data["agreement"]), PairedLabels(**data["quality"])
-    return Observed(comparisons, _arm(data["mirrored"]), agreement, quality)
-
-
-def _arm(data: Mapping[str, Any]) -> ArmCounts:
-    histogram = {int(bucket): count for bucket, count in data["histogram"].items()}
-    return ArmCounts(data["requests"], data["failures"], histogram)

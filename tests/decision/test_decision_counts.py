@@ -6,18 +6,6 @@ import pytest
 
 from gateway.windows import LAST_BUCKET
 from rollout.decision.counts import Agreement, ArmCounts, Comparison, PairedLabels
-from rollout.decision.events import (
-    Aborted,
-    Held,
-    Observed,
-    PoolBecameReady,
-    PoolFailed,
-    PoolLost,
-    Resumed,
-    RolloutStarted,
-    event_from_json,
-    event_to_json,
-)
 from rollout.decision.instructions import (
     Announce,
     Candidate,
@@ -30,16 +18,6 @@ from rollout.decision.instructions import (
 )
 
 FINE = ArmCounts(3, 1, {100: 2})
-EVENTS = (
-    RolloutStarted(),
-    PoolBecameReady(2),
-    PoolFailed(2, "no memory"),
-    PoolLost(2, "killed"),
-    Observed((Comparison(0.1, FINE, FINE),), FINE, Agreement(3, 1), PairedLabels(1, 2, 3)),
-    Held("ann", "lunch"),
-    Resumed("ann", "back"),
-    Aborted("ann", "wrong data"),
-)
 INSTRUCTIONS = (
     StartPool(2),
     ReplaceRoute(1),
@@ -84,18 +62,11 @@ def test_pairs_refuse_counts_below_zero():
         PairedLabels(0, 0, -1)
 
 
-@pytest.mark.parametrize("event", EVENTS, ids=lambda event: type(event).__name__)
-def test_events_survive_storage(event):
-    assert event_from_json(json.loads(json.dumps(event_to_json(event)))) == event
-
-
 @pytest.mark.parametrize("instruction", INSTRUCTIONS, ids=lambda instruction: type(instruction).__name__)
 def test_instructions_survive_storage(instruction):
     assert instruction_from_json(json.loads(json.dumps(instruction_to_json(instruction)))) == instruction
 
 
 def test_unknown_names_are_refused():
-    with pytest.raises(ValueError, match="no event 'Promoted'"):
-        event_from_json({"event": "Promoted"})
     with pytest.raises(ValueError, match="no instruction 'Reboot'"):
         instruction_from_json({"instruction": "Reboot"})

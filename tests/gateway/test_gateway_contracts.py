@@ -2,7 +2,6 @@
 
 import json
 import math
-from collections import Counter
 from dataclasses import replace
 from typing import Any
 
@@ -19,7 +18,6 @@ from gateway.windows import (
     Role,
     Window,
     bucket_of,
-    quantile_us,
     upper_edge_us,
 )
 
@@ -168,17 +166,6 @@ def test_a_latency_is_in_the_bucket_whose_edges_hold_it() -> None:
     assert bucket_of(0.0) == bucket_of(FIRST_EDGE_US) == 0
     assert bucket_of(1e12) == LAST_BUCKET and upper_edge_us(LAST_BUCKET) == math.inf
     assert upper_edge_us(32) == 2 * FIRST_EDGE_US
-
-
-@given(st.lists(st.floats(1.0, 2e8), min_size=1, max_size=50), st.floats(0.0, 1.0))
-def test_a_quantile_is_the_edge_above_the_nearest_rank(latencies: list[float], p: float) -> None:
-    exact = sorted(latencies)[max(1, math.ceil(p * len(latencies))) - 1]
-    seen = quantile_us(Counter(map(bucket_of, latencies)), p)
-    assert seen == upper_edge_us(bucket_of(exact))
-
-
-def test_there_is_no_quantile_of_nothing() -> None:
-    assert quantile_us({}, 0.5) is None
 
 
 ANSWER = Answer(1, b"\x00\xff{}", 2, "gzip")

@@ -52,5 +52,5 @@ bench: bench-gateway ## All benchmarks, into build/bench/
 bench-gateway: $(STAMP) ## The gateway beside its peers (QUICK=1 for fewer rounds)
 	$(BIN)/python -m loadtests.bench.gateway $(if $(QUICK),--quick)
 
-clean: ## Remove what was built, not .venv
-	rm -rf build .sluice *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache
+clean: ## Remove what was built; not .venv, nor .sluice, models and runs, which hold state
+	rm -rf build *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache

@@ -7,6 +7,8 @@ from collections.abc import Mapping
 
 from gateway.balance import Pool
 from gateway.counters import Slot
+from gateway.heads import AnswerReader
+from gateway.lanes import Lane, LiveRoute, Room
 from gateway.routes import Route, RouteTable
 from gateway.upstream import Server
 from gateway.windows import Role
@@ -28,39 +30,21 @@ def slot_keys(table: RouteTable) -> list[SlotKey]:
     return keys
 
 
-class Lane:
-    """One release of a route: its pool and its counters, by role."""
-
-    __slots__ = ("pool", "release", "release_name", "slots")
-
-    def __init__(self, model: str, release: int, pool: Pool[Server], slots: Mapping[Role, Slot]) -> None:
-        self.release = release
-        self.release_name = f"{model}/{release}".encode()
-        self.pool = pool
-        self.slots = slots
-
-
-class LiveRoute:
-    """A route with its lanes by release; `mirror` is the shadow's own lane, with its own connections."""
-
-    __slots__ = ("lanes", "mirror", "route", "sticky_header")
-
-    def __init__(self, route: Route, lanes: Mapping[int, Lane], mirror: Lane | None) -> None:
-        self.route = route
-        self.lanes = lanes
-        self.mirror = mirror
-        self.sticky_header = route.sticky_header.encode()
-
-
 class LiveTable:
     """All live routes of one version of the table."""
 
     def __init__(
-        self, table: RouteTable, slots: Mapping[SlotKey, Slot], before: "LiveTable | None", connect_timeout_s: float
+        self,
+        table: RouteTable,
+        slots: Mapping[SlotKey, Slot],
+        before: "LiveTable | None",
+        connect_timeout_s: float,
+        room: Room,
+        reader: AnswerReader,
     ) -> None:
         self.version = table.version
         self._known = before.servers if before is not None else {}
-        self._connect_timeout_s = connect_timeout_s
+        self._connect_timeout_s, self._room, self._reader = connect_timeout_s, room, reader
         self.servers: dict[tuple[str, bool], Server] = {}
         self.routes = {model: self._live(route, slots) for model, route in table.routes.items()}
         for key, server in self._known.items():
@@ -72,13 +56,13 @@ class LiveTable:
         def lane(release: int, is_mirror: bool) -> Lane:
             own = {role: slot for role in Role if (slot := slots.get((route.model, route.revision, release, role)))}
             pool = Pool(tuple(self._server(address, is_mirror) for address in route.servers[release]))
-            return Lane(route.model, release, pool, own)
+            return Lane(route.model, release, pool, own, self._room)
 
         lanes = {release: lane(release, False) for release in route.servers}
         return LiveRoute(route, lanes, lane(route.shadow.release, True) if route.shadow is not None else None)
 
     def _server(self, address: str, is_mirror: bool) -> Server:
         key = (address, is_mirror)
-        server = self.servers.get(key) or self._known.get(key) or Server(address, self._connect_timeout_s)
+        server = self.servers.get(key) or self._known.get(key) or Server(address, self._connect_timeout_s, self._reader)
         self.servers[key] = server
         return server

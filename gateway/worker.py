@@ -19,8 +19,11 @@ from gateway.channel import Channel
 from gateway.config import GatewayConfig
 from gateway.counters import Slab, Slot
 from gateway.dispatch import Dispatcher
-from gateway.http1 import ClientConnection
+from gateway.heads import AnswerReader
+from gateway.http1 import ClientConnection, Front
+from gateway.lanes import Room
 from gateway.live import LiveTable, SlotKey
+from gateway.memory import ByteLedger
 from gateway.routes import RouteTable
 from gateway.windows import Role
 
@@ -35,13 +38,17 @@ class Worker:
         self._settings = settings
         self._slab = Slab(settings["slab_fd"], settings["regions"], self._config.counter_slots)
         self._cells = self._slab.region(settings["region"])
-        self._connections: set[ClientConnection] = set()
         self._stopping = asyncio.Event()
         self._has_table = asyncio.Event()
         if not settings["awaits_table"]:
             self._has_table.set()
         self._channel = Channel(self.command, self.supervisor_gone)
-        self._dispatcher = Dispatcher(self._config, self._channel)
+        memory = ByteLedger(self._config.held_bytes or ByteLedger.share_of_memory(self._config.workers))
+        self._dispatcher = Dispatcher(self._config, self._channel, memory)
+        self._front = Front(self._dispatcher, self._config, memory)
+        config = self._config
+        self._room = Room(config.release_in_flight, config.release_waiting, config.wait_timeout_s)
+        self._answers = AnswerReader()
 
     async def run(self) -> None:
         loop = asyncio.get_running_loop()
@@ -66,10 +73,7 @@ class Worker:
         await asyncio.sleep(0)
 
     def _accept(self) -> ClientConnection:
-        connection = ClientConnection(self._dispatcher, self._config, self._connections)
-        if self._stopping.is_set():
-            connection.drain()
-        return connection
+        return ClientConnection(self._front)
 
     def stop(self) -> None:
         self._stopping.set()
@@ -96,7 +100,9 @@ class Worker:
             (model, revision, release, Role(role)): Slot(self._cells, index)
             for model, revision, release, role, index in message["slots"]
         }
-        self._dispatcher.table = LiveTable(table, slots, self._dispatcher.table, self._config.connect_timeout_s)
+        self._dispatcher.table = LiveTable(
+            table, slots, self._dispatcher.table, self._config.connect_timeout_s, self._room, self._answers
+        )
         self._dispatcher.is_ready = True
         self._channel.say({"applied": table.version})
         self._has_table.set()
@@ -114,7 +120,7 @@ class Worker:
             self._channel.flush()
             self._dispatcher.expire()
             if is_new_second or self._stopping.is_set():
-                for connection in [one for one in self._connections if not one.is_busy and one.deadline_s <= now]:
+                for connection in [one for one in self._front.connections if not one.is_busy and one.deadline_s <= now]:
                     connection.expire()
 
     async def _drain(self, server: asyncio.Server, listener: socket.socket) -> None:
@@ -122,12 +128,13 @@ class Worker:
         loop = asyncio.get_running_loop()
         server.close()
         await self._accept_waiting(listener)
-        for connection in self._connections:
+        self._front.is_draining = True
+        for connection in self._front.connections:
             connection.drain()
         ends_s = loop.time() + self._config.drain_timeout_s
-        while (self._connections or self._dispatcher.in_flight) and loop.time() < ends_s:
+        while (self._front.connections or self._dispatcher.in_flight) and loop.time() < ends_s:
             await asyncio.sleep(TICK_S)  # The ticks close who has had his time.
-        for connection in list(self._connections):
+        for connection in list(self._front.connections):
             connection.abort()
 
     async def _accept_waiting(self, listener: socket.socket) -> None:

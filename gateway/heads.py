@@ -18,7 +18,7 @@ Field = tuple[bytes, bytes, bytes | None, int]
 FieldRule = Callable[[bytes, bytes], tuple[bool, int]]
 """Is a field passed on, and its flags; raises when its value is never right."""
 
-HOST, LENGTH, CODING, EXPECT, CONNECTION, REQUEST_ID, ACCEPTS = (1 << n for n in range(7))
+HOST, LENGTH, CODING, EXPECT, CONNECTION, REQUEST_ID, ACCEPTS, TOLD = (1 << n for n in range(8))
 _ONCE = HOST | LENGTH | CODING | EXPECT | REQUEST_ID
 _USUAL = HOST | LENGTH | REQUEST_ID | ACCEPTS
 HOP_BY_HOP = frozenset(
@@ -65,7 +65,10 @@ class Request:
 
 
 class AnswerHead:
-    """A server's answer: `passed` are the lines that go on to the client; `length` is -1 for chunks, -2 until close."""
+    """A server's answer: `passed` are the lines that go on to the client; `length` is -1 for chunks, -2 until close.
+
+    `values` holds only what the gateway itself looks at.
+    """
 
     __slots__ = ("keep_alive", "length", "passed", "status", "values")
 
@@ -273,11 +276,11 @@ class AnswerReader:
                     if flags & flag & (LENGTH | CODING):
                         raise AnswerError("framed twice")
                     flags |= flag
+                    values[name] = value
+                    if flag == CONNECTION and b"close" in value.lower():
+                        answer.keep_alive = False
                 if passed_line is not None:
                     passed.append(passed_line)
-                values[name] = value
-                if flag & CONNECTION and b"close" in value.lower():
-                    answer.keep_alive = False
         except RefusedError as exc:
             raise AnswerError(exc.text) from exc
         if flags & (LENGTH | CODING) == LENGTH:
@@ -306,6 +309,9 @@ class AnswerReader:
         return read
 
 
+_TOLD = (b"content-encoding", b"inference-header-content-length")
+
+
 def _answer_rule(name: bytes, value: bytes) -> tuple[bool, int]:
     if name == b"content-length":
         if not value.isdigit() or len(value) > 18:
@@ -317,4 +323,5 @@ def _answer_rule(name: bytes, value: bytes) -> tuple[bool, int]:
         return False, CODING
     if name == b"connection":
         return False, CONNECTION
-    return not (name[:9] == b"x-sluice-" or name == b"x-request-id" or name in HOP_BY_HOP), 0
+    is_kept_here = name[:9] == b"x-sluice-" or name == b"x-request-id" or name in HOP_BY_HOP
+    return not is_kept_here, TOLD if name in _TOLD else 0

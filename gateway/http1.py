@@ -56,7 +56,8 @@ class Front:
         )
         self.chunks = ChunkLimits(limits.body_bytes, limits.body_chunks, limits.head_bytes, limits.head_fields)
         self.connections: set[ClientConnection] = set()
-        self.is_draining = False
+        self.is_draining = self.is_tight = False
+        self.requests_most = limits.requests_per_connection
         self._most = limits.connections or most_connections()
         self._by_address: Counter[str] = Counter()
 
@@ -194,22 +195,23 @@ class ClientConnection(asyncio.Protocol):
         self._held, self._scanned = b"", 0
         at = end + 4
         length = request.length
+        more = len(data) - at - length
         if length == CHUNKED:
             self._begin_body(request, _CHUNKS)
             self._chunks = ChunkReader(self._front.chunks)
             self._read_chunks(data[at:])
-        elif len(data) - at > length:
-            if length:
-                request.body.append(data[at : at + length])
-            self._hand_on(request, length, data[at + length :])
-        elif len(data) - at == length:
-            if length:
-                request.body.append(data[at:] if length < JOIN_BYTES else memoryview(data)[at:])
-            self._hand_on(request, length, b"")
-        else:
+        elif more < 0:
             self._begin_body(request, _SIZED)
             if len(data) > at:
                 self._read_sized(memoryview(data)[at:] if len(data) - at > JOIN_BYTES else data[at:])
+        elif more:
+            if length:
+                request.body.append(data[at : at + length])
+            self._hand_on(request, length, data[at + length :])
+        else:
+            if length:
+                request.body.append(data[at:] if length < JOIN_BYTES else memoryview(data)[at:])
+            self._hand_on(request, length, b"")
 
     def _await_head(self, data: bytes) -> bytes:
         """Skip empty lines, keep what has come of a head. What to read now: nothing when it is too early."""
@@ -365,7 +367,7 @@ class ClientConnection(asyncio.Protocol):
         if not request.keep_alive or (self._has_ended and not self._held):
             return True
         front = self._front
-        return front.is_draining or front.memory.is_tight or self._answered + 1 >= front.limits.requests_per_connection
+        return front.is_draining or front.is_tight or self._answered + 1 >= front.requests_most
 
     def answer(self, request: Request, status: int, body: bytes, headers: bytes = b"") -> None:
         """Write a whole answer; `headers` are whole lines."""

@@ -30,10 +30,11 @@ class Waiting(Protocol):
 class Breaker:
     """Opens when a release only fails, at once and on the spot; the control plane decides later and from more."""
 
-    __slots__ = ("_failures", "_probe_at_s", "_wait_s", "opened")
+    __slots__ = ("_probe_at_s", "_wait_s", "failures", "opened")
 
     def __init__(self) -> None:
-        self._failures = 0
+        self.failures = 0
+        """In a row; a good answer sets it back."""
         self._wait_s = PROBE_S
         self._probe_at_s = 0.0
         self.opened = 0
@@ -41,7 +42,7 @@ class Breaker:
 
     def lets_pass(self, now_s: float) -> bool:
         """May a request be sent? When it is open, one now and then may."""
-        if self._failures < OPENS_AFTER:
+        if self.failures < OPENS_AFTER:
             return True
         if now_s < self._probe_at_s:
             return False
@@ -50,22 +51,19 @@ class Breaker:
         return True
 
     def failed(self, now_s: float) -> None:
-        self._failures += 1
-        if self._failures == OPENS_AFTER:
+        self.failures += 1
+        if self.failures == OPENS_AFTER:
             self._open(now_s)
 
     def fell_silent(self, now_s: float) -> None:
-        if self._failures < OPENS_AFTER:
-            self._failures = OPENS_AFTER
+        if self.failures < OPENS_AFTER:
+            self.failures = OPENS_AFTER
             self._open(now_s)
 
     def _open(self, now_s: float) -> None:
         self.opened += 1
         self._wait_s = PROBE_S
         self._probe_at_s = now_s + PROBE_S
-
-    def succeeded(self) -> None:
-        self._failures = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -138,7 +136,7 @@ class Lane:
     def answered(self, now_s: float, latency_s: float) -> None:
         self.answered_s = now_s
         self.mean_s += _MEAN_SHARE * (latency_s - self.mean_s)
-        self.breaker.succeeded()
+        self.breaker.failures = 0
 
     def is_silent(self, now_s: float, stable: "Lane") -> bool:
         """Do requests wait here while not one is answered, for much longer than stable takes?"""

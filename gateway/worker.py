@@ -43,7 +43,9 @@ class Worker:
         if not settings["awaits_table"]:
             self._has_table.set()
         self._channel = Channel(self.command, self.supervisor_gone)
-        memory = ByteLedger(self._config.held_bytes or ByteLedger.share_of_memory(self._config.workers))
+        self._memory = memory = ByteLedger(
+            self._config.held_bytes or ByteLedger.share_of_memory(self._config.workers)
+        )
         self._dispatcher = Dispatcher(self._config, self._channel, memory)
         self._front = Front(self._dispatcher, self._config, memory)
         config = self._config
@@ -119,6 +121,7 @@ class Worker:
                 self._channel.allow_samples(self._config.samples_per_s)
             self._channel.flush()
             self._dispatcher.expire()
+            self._front.is_tight = self._memory.is_tight
             if is_new_second or self._stopping.is_set():
                 for connection in [one for one in self._front.connections if not one.is_busy and one.deadline_s <= now]:
                     connection.expire()

@@ -21,7 +21,6 @@ from gateway.paths import Asked, Kind, PathError, understand
 from gateway.routes import place
 from gateway.samples import Answer, Label, Sample
 from gateway.upstream import Chunks
-from gateway.windows import Role
 
 DEADLINE_HEADER = b"x-sluice-deadline-ms"
 """A client's own deadline in milliseconds; it can shorten the route's, not lengthen it."""
@@ -151,7 +150,7 @@ class Dispatcher:
     def answered(self, exchange: Exchange, body: Chunks | None) -> None:
         """An answer left: copy its request to the shadow, or just record it."""
         live = exchange.live
-        is_stables = exchange.role is Role.ANSWERED and exchange.assigned.release == live.route.stable
+        is_stables = not exchange.is_pinned and exchange.assigned.release == live.route.stable
         if live.mirror is not None and is_stables and live.is_mirrored(exchange.key):
             mirror = Mirror(self._mirrors, exchange, live.mirror, body, self._mirrored)
             if mirror.start():

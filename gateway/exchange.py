@@ -17,8 +17,8 @@ from gateway.lanes import Lane, LiveRoute
 from gateway.memory import ByteLedger
 from gateway.paths import Asked, Kind
 from gateway.upstream import Chunks, Connection, Server
-from gateway.windows import Outcome, Role
-from gateway.wording import answer_head, is_clients_fault, last_chunk, one_chunk, request_parts, shown_error
+from gateway.windows import Outcome
+from gateway.wording import answer_lines, is_clients_fault, last_chunk, one_chunk, request_parts, shown_error
 
 HELD_BYTES = 64 * 1024
 """A good answer is held back up to this size, so that a server that breaks inside it can still be replaced."""
@@ -91,8 +91,9 @@ class Exchange:
         self.request, self.request_id, self.key, self.asked = request, request_id, key, asked
         self.live = live
         self.assigned = self.lane = lane
-        self.role = Role.ANSWERED if asked.version is None else Role.PINNED
-        self._slot: Slot | None = lane.slots.get(self.role) if asked.kind is not Kind.READ else None
+        self._slot: Slot | None = None
+        if asked.kind is not Kind.READ:
+            self._slot = lane.answered_slot if asked.version is None else lane.pinned_slot
         self.started_s = now = monotonic()
         self._ends_s = self.attempt_ends_s = now + deadline_s
         self.deadline_s = deadline_s
@@ -101,6 +102,10 @@ class Exchange:
     @property
     def head(self) -> AnswerHead | None:
         return self._head
+
+    @property
+    def is_pinned(self) -> bool:
+        return self.asked.version is not None
 
     # Attempts
 
@@ -119,7 +124,7 @@ class Exchange:
 
     @property
     def _may_fall_back(self) -> bool:
-        return not self.fell_back and self.role is Role.ANSWERED and self.lane.release != self.live.route.stable
+        return not self.fell_back and not self.is_pinned and self.lane.release != self.live.route.stable
 
     def _may_try(self, lane: Lane, now: float) -> bool:
         if lane.is_silent(now, self.live.lanes[self.live.route.stable]):
@@ -128,7 +133,7 @@ class Exchange:
 
     def _enter(self, lane: Lane, now: float) -> None:
         """Take a place in the lane, or wait for one."""
-        if lane.in_flight < lane.room.in_flight:
+        if lane.in_flight < lane.most:
             if not lane.in_flight:
                 lane.answered_s = now  # Nobody waited: it was not silent until now.
             lane.in_flight += 1
@@ -393,20 +398,20 @@ class Exchange:
         parts: Chunks = []
         if not self._has_begun:
             self._has_begun = True
-            parts.append(self._begin_answer(client, None))
+            parts.append(b"".join(self._begin_answer(client, None)))
         if self.asked.kind is Kind.GENERATE:
             self._ends_s = self.attempt_ends_s = monotonic() + self.deadline_s  # From part to part.
         if self.request.method != b"HEAD":
             parts += one_chunk(body) if self._is_chunked else body
         client.write_parts(parts)
 
-    def _begin_answer(self, client: ClientConnection, whole_size: int | None) -> bytes:
+    def _begin_answer(self, client: ClientConnection, whole_size: int | None) -> list[bytes]:
         assert self._head is not None
         self._will_close = client.will_close(self.request)
-        head, self._is_chunked = answer_head(
+        lines, self._is_chunked = answer_lines(
             self._head, self.own_lines, self._will_close, self.request.takes_chunks, whole_size
         )
-        return head
+        return lines
 
     def _write_last(self) -> None:
         """Write what is left of the answer, and let go of the client."""
@@ -422,10 +427,10 @@ class Exchange:
         else:
             head = self._begin_answer(client, self._size)
             if is_head:
-                client.write(head)
+                client.write(b"".join(head))
             elif self._size <= JOIN_BYTES:
-                client.write(b"".join((head, *body)))
+                client.write(b"".join((*head, *body)))
             else:
-                client.write_parts([head, *body])
+                client.write_parts([b"".join(head), *body])
         self._leave(self._head.status)
         client.answered(not self._will_close)

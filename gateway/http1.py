@@ -280,8 +280,7 @@ class ClientConnection(asyncio.Protocol):
         """Account for bytes of a body that takes more than one read."""
         request.size += size
         memory, limits, now = self._front.memory, self._front.limits, self._loop.time()
-        memory.hold(request, size)
-        if memory.is_full:
+        if not memory.hold(request, size):
             raise RefusedError(503, "too many bodies are held at the moment; try again in a second")
         self.deadline_s = min(
             now + limits.body_read_timeout_s,
@@ -293,9 +292,7 @@ class ClientConnection(asyncio.Protocol):
         """The request is whole; `size` bytes of it are not accounted for yet, `behind` is what came after it."""
         if size:
             request.size = size
-            memory = self._front.memory
-            memory.hold(request, size)
-            if memory.is_full:
+            if not self._front.memory.hold(request, size):
                 raise RefusedError(503, "too many bodies are held at the moment; try again in a second")
         self._held = behind
         self._state, self._request = _BUSY, request
@@ -334,7 +331,7 @@ class ClientConnection(asyncio.Protocol):
         """The current answer is whole; go on with the next request, or close."""
         request, self._request = self._request, None
         self._exchange = None
-        if request is not None and request.size:
+        if request is not None and request.held_bytes:
             self._front.memory.release(request)
         if self._state != _BUSY or not self._is_open:
             return

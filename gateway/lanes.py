@@ -79,8 +79,8 @@ class Lane:
     """One release of a route: its pool and its counters, by role."""
 
     __slots__ = (
-        "_lines", "_waiting", "answered_s", "breaker", "in_flight", "mean_s", "own_lines", "pool", "release",
-        "release_name", "room", "slots",
+        "_lines", "_waiting", "answered_s", "answered_slot", "breaker", "in_flight", "mean_s", "most", "own_lines",
+        "pinned_slot", "pool", "release", "release_name", "room", "slots",
     )  # fmt: skip
 
     def __init__(self, model: str, release: int, pool: Pool[Server], slots: Mapping[Role, Slot], room: Room) -> None:
@@ -90,6 +90,8 @@ class Lane:
         self.pool = pool
         self.slots = slots
         self.room = room
+        self.most = room.in_flight
+        self.answered_slot, self.pinned_slot = slots.get(Role.ANSWERED), slots.get(Role.PINNED)
         self.in_flight = 0
         self.breaker = Breaker()
         self.answered_s = self.mean_s = 0.0
@@ -127,7 +129,7 @@ class Lane:
     def leave(self) -> None:
         """One is no longer on its way: admit who waits."""
         self.in_flight -= 1
-        while self._waiting and self.in_flight < self.room.in_flight:
+        while self._waiting and self.in_flight < self.most:
             self.in_flight += 1
             self._waiting.popleft().admitted()
 

@@ -43,9 +43,11 @@ class ByteLedger:
         """May a body of this size begin to arrive?"""
         return self.held_bytes + size <= self.limit_bytes and self.held_bytes <= self._refusing_bytes
 
-    def hold(self, request: Request, size: int) -> None:
+    def hold(self, request: Request, size: int) -> bool:
+        """Account for bytes that came; False when they are too many."""
         self.held_bytes += size
         request.held_bytes += size
+        return self.held_bytes <= self.limit_bytes
 
     def release(self, request: Request) -> None:
         """Let go of a request's body; again does nothing."""

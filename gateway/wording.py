@@ -39,18 +39,19 @@ def request_parts(request: Request, asked: Asked, lane: Lane, server: Server, re
     return [b"".join(lines), *request.body]
 
 
-def answer_head(
+def answer_lines(
     answer: AnswerHead, own_lines: bytes, close: bool, takes_chunks: bool, whole_size: int | None
-) -> tuple[bytes, bool]:
+) -> tuple[list[bytes], bool]:
     """An answer's head, and is its body to be sent in chunks? `whole_size` is the body's when all of it is there."""
-    is_chunked, length = False, b""
+    is_chunked, lines = False, [status_line(answer.status), *answer.passed]
     if answer.length < 0:
         if whole_size is not None:
-            length = b"content-length: %d\r\n" % whole_size
+            lines.append(b"content-length: %d\r\n" % whole_size)
         elif takes_chunks:
-            is_chunked, length = True, b"transfer-encoding: chunked\r\n"
-    end = b"\r\n" + CLOSE + b"\r\n" if close else b"\r\n\r\n"
-    return b"".join((status_line(answer.status), *answer.passed, length, own_lines, end)), is_chunked
+            is_chunked = True
+            lines.append(b"transfer-encoding: chunked\r\n")
+    lines += (own_lines, b"\r\n" + CLOSE + b"\r\n" if close else b"\r\n\r\n")
+    return lines, is_chunked
 
 
 def one_chunk(body: Chunks) -> Chunks:

@@ -27,7 +27,11 @@ class GatewayConfig:
     workers: int = field(default_factory=lambda: len(os.sched_getaffinity(0)))
     """Worker processes; one a core unless it is set."""
     backlog: int = 2048
-    counter_slots: int = 16384
+    cpu_affinity: bool | tuple[int, ...] = False
+    """True: each worker stays on one core, in turn; or the cores to take in turn."""
+    counter_slots: int = 131_072
+    """Counters to hand out: a route takes two a release in use and one more for each that is compared. Unused ones take
+    no memory. Enough for 10,000 routes with a candidate, all changed at once."""
 
     connections: int = 0
     """Clients' connections a worker keeps; 0: four fifths of the files it may open."""
@@ -74,6 +78,8 @@ class GatewayConfig:
     backlog_reports: int = 600
     """Reports kept while the control plane is away; then the oldest is dropped."""
 
+    ready_timeout_s: float = 20.0
+    """How long new workers may take to serve; then a reload is given up and the old ones go on."""
     ready_to_close_s: float = 0.0
     """How long readiness says no before the listener closes."""
     linger_s: float = 2.0
@@ -85,6 +91,10 @@ class GatewayConfig:
             parse_address(getattr(self, name), name)
         if not 1 <= self.workers <= 256:
             raise ConfigError(f"gateway setting 'workers' must be from 1 to 256, not {self.workers}")
+        if not isinstance(self.cpu_affinity, bool):
+            object.__setattr__(self, "cpu_affinity", tuple(self.cpu_affinity))
+            if not all(type(core) is int and core >= 0 for core in self.cpu_affinity):
+                raise ConfigError("gateway setting 'cpu_affinity' must be true, false or a list of cores")
         for one in fields(self):
             value = getattr(self, one.name)
             if isinstance(value, (int, float)) and not value >= 0:  # Which NaN is not either.
@@ -134,6 +144,8 @@ def config_from(settings: Mapping[str, Any]) -> GatewayConfig:
             hint = f"; did you mean {nearest[0]!r}?" if nearest else f"; known are {', '.join(known)}"
             raise ConfigError(f"unknown gateway setting {key!r}{hint}")
         wanted = known[key]
+        if key == "cpu_affinity" and isinstance(value, (bool, list)):
+            continue
         fits = isinstance(value, wanted) or (wanted is float and isinstance(value, int))
         if not fits or isinstance(value, bool):
             raise ConfigError(f"gateway setting {key!r} must be a {wanted.__name__}, not {value!r}")

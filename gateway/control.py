@@ -9,11 +9,12 @@ import contextlib
 import json
 import logging
 from collections import deque
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 from typing import Any
 
 import httpx
 
+from gateway.changes import TableReader
 from gateway.routes import RouteTable, RouteTableError
 
 LONG_POLL_S = 25.0
@@ -37,6 +38,7 @@ class ControlLink:
         self._backlog_most = backlog
         self._backlog: deque[dict[str, Any]] = deque()
         self._new = asyncio.Event()
+        self._reader = TableReader()
         self.is_reached = False
         self.dropped_reports = 0
         self.refused = ""
@@ -61,6 +63,15 @@ class ControlLink:
             self.dropped_reports += 1
         self._new.set()
 
+    def to_json(self) -> dict[str, Any]:
+        """What is to be handed over to a new supervisor."""
+        return {"backlog": list(self._backlog), "dropped": self.dropped_reports, "refused": self.refused}
+
+    def restore(self, data: Mapping[str, Any]) -> None:
+        self._backlog.extend(data["backlog"])
+        self.dropped_reports, self.refused = data["dropped"], data["refused"]
+        self._new.set()
+
     async def run(self, version: int) -> None:
         """Fetch tables newer than `version` and send reports, for ever."""
         client = httpx.AsyncClient(base_url=self._url, timeout=LONG_POLL_S + 10, trust_env=False)
@@ -76,7 +87,7 @@ class ControlLink:
                 answer.raise_for_status()
                 self._reached(True)
                 if answer.status_code == 200:
-                    table = RouteTable.from_json(answer.json())
+                    table = await asyncio.to_thread(self._reader.read, answer.content)
                     if table.version <= version:
                         raise RouteTableError(f"it is version {table.version}, and {version} is in force")
                     await self._apply(table)

@@ -3,10 +3,14 @@
 One anonymous memory file (memfd, so nothing stays in /dev/shm) holds a region for each worker; a region holds slots; a
 slot counts one (model, revision, release, role). Every cell is a 64-bit count with a single writer, and 8-byte stores
 are atomic, so a reader sees each count whole, and counts survive the death of the worker that wrote them.
+
+The heads of a region's slots stand side by side, before all histograms: whether anything changed in thousands of slots
+is then one comparison of bytes. The file is sparse: what was never counted takes no memory.
 """
 
 import mmap
 import os
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 from gateway.windows import LAST_BUCKET, Outcome, bucket_of
@@ -18,27 +22,30 @@ DROPPED_IN_FLIGHT = STARTED + 3
 DROPPED_BYTES = STARTED + 4
 DROPPED_MEMORY = STARTED + 5
 HISTOGRAM = 16
+"""Cells of a slot's head; in `Counts` the histogram follows them."""
 SLOT_CELLS = HISTOGRAM + LAST_BUCKET + 1
 CELL_BYTES = 8
+HEAD_BYTES = HISTOGRAM * CELL_BYTES
 
 
 class Slot:
     """The worker's side of one slot."""
 
-    __slots__ = ("base", "cells")
+    __slots__ = ("base", "buckets", "cells")
 
     def __init__(self, cells: memoryview, index: int) -> None:
         self.cells = cells
-        self.base = index * SLOT_CELLS
+        self.base = index * HISTOGRAM
+        self.buckets = len(cells) // SLOT_CELLS * HISTOGRAM + index * (SLOT_CELLS - HISTOGRAM)
 
     def add(self, cell: int) -> None:
         """Count one in a cell named above (STARTED, FALLBACKS, ...) or an Outcome."""
         self.cells[self.base + cell] += 1
 
     def ended_ok(self, latency_us: float) -> None:
-        cells, base = self.cells, self.base
-        cells[base + HISTOGRAM + bucket_of(latency_us)] += 1
-        cells[base] += 1  # Outcome.OK, last: a change of the histogram always shows in the slot's head.
+        cells = self.cells
+        cells[self.buckets + bucket_of(latency_us)] += 1
+        cells[self.base] += 1  # Outcome.OK, last: a change of the histogram always shows in the slot's head.
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,6 +78,17 @@ class Counts:
         }
         return {reason: n for reason, n in reasons.items() if n}
 
+    def to_json(self) -> dict[str, int]:
+        """The cells that are not zero, by number."""
+        return {str(cell): n for cell, n in enumerate(self.cells) if n}
+
+    @staticmethod
+    def from_json(data: Mapping[str, int]) -> "Counts":
+        cells = [0] * SLOT_CELLS
+        for cell, n in data.items():
+            cells[int(cell)] = n
+        return Counts(tuple(cells))
+
     def __bool__(self) -> bool:
         return any(self.cells)
 
@@ -78,49 +96,77 @@ class Counts:
 ZERO = Counts((0,) * SLOT_CELLS)
 
 
+def in_flight_of(head: bytes) -> int:
+    """Requests that were started and did not end, by a slot's head."""
+    cells = memoryview(head).cast("Q").tolist()
+    return cells[STARTED] - sum(cells[: len(Outcome)])
+
+
+def _region_bytes(slots: int) -> int:
+    page = mmap.ALLOCATIONGRANULARITY
+    return -(-slots * SLOT_CELLS * CELL_BYTES // page) * page
+
+
+def region_of(fd: int, region: int, slots: int) -> memoryview:
+    """The cells of one region, alone: what a worker maps. It makes `Slot`s from them."""
+    size = _region_bytes(slots)
+    return memoryview(mmap.mmap(fd, size, offset=region * size)).cast("Q")[: slots * SLOT_CELLS]
+
+
 class Slab:
-    """The whole memory file: `regions` regions of `slots` slots."""
+    """The whole memory file: regions of `slots` slots each, as many as were asked for."""
 
     def __init__(self, fd: int, regions: int, slots: int) -> None:
-        self.fd = fd
-        page = mmap.ALLOCATIONGRANULARITY
-        self._region_bytes = -(-slots * SLOT_CELLS * CELL_BYTES // page) * page
-        self._memory = mmap.mmap(fd, self._region_bytes * regions)
-        self._cells = memoryview(self._memory).cast("Q")
+        self.fd, self.slots = fd, slots
+        self.regions = 0
+        self._size = _region_bytes(slots)
+        self.grow(regions)
 
     @staticmethod
     def create(regions: int, slots: int) -> "Slab":
-        page = mmap.ALLOCATIONGRANULARITY
-        region_bytes = -(-slots * SLOT_CELLS * CELL_BYTES // page) * page
-        fd = os.memfd_create("sluice-counters", os.MFD_CLOEXEC)
-        os.ftruncate(fd, region_bytes * regions)
-        return Slab(fd, regions, slots)
+        return Slab(os.memfd_create("sluice-counters", os.MFD_CLOEXEC), regions, slots)
 
-    def region(self, index: int) -> memoryview:
-        """The cells of one region; the worker that owns it makes `Slot`s from them."""
-        cells = self._region_bytes // CELL_BYTES
-        return self._cells[index * cells : (index + 1) * cells]
+    def grow(self, regions: int) -> None:
+        """Have at least this many regions; what was counted stays."""
+        if regions <= self.regions:
+            return
+        if os.fstat(self.fd).st_size < self._size * regions:
+            os.ftruncate(self.fd, self._size * regions)
+        self._memory = mmap.mmap(self.fd, self._size * regions)
+        self._cells = memoryview(self._memory).cast("Q")
+        self.regions = regions
 
-    def head(self, region: int, slot: int) -> bytes:
-        """The cells before the histogram, to see cheaply whether anything changed."""
-        return bytes(self.region(region)[slot * SLOT_CELLS : slot * SLOT_CELLS + HISTOGRAM])
+    def region(self, region: int) -> memoryview:
+        """The cells of one region."""
+        start = region * self._size // CELL_BYTES
+        return self._cells[start : start + self.slots * SLOT_CELLS]
+
+    def heads(self, region: int, first: int, after: int) -> bytes:
+        """The heads of the slots from `first` until before `after`."""
+        start = region * self._size // CELL_BYTES
+        return bytes(self._cells[start + first * HISTOGRAM : start + after * HISTOGRAM])
 
     def read(self, region: int, slot: int) -> Counts:
         """All counts of a slot. OK is the histogram's sum, so the two agree whenever a worker is read."""
-        cells = list(self.region(region)[slot * SLOT_CELLS : (slot + 1) * SLOT_CELLS])
-        cells[Outcome.OK] = sum(cells[HISTOGRAM:])
-        return Counts(tuple(cells))
-
-    def in_flight(self, region: int, slot: int) -> int:
-        head = self.region(region)[slot * SLOT_CELLS : slot * SLOT_CELLS + HISTOGRAM]
-        return head[STARTED] - sum(head[: len(Outcome)])
+        cells, (head, buckets) = self.region(region), self._places(slot)
+        histogram = cells[buckets : buckets + SLOT_CELLS - HISTOGRAM].tolist()
+        return Counts((sum(histogram), *cells[head + 1 : head + HISTOGRAM], *histogram))
 
     def count_lost(self, region: int, slot: int) -> None:
         """After a worker's death: count what it had in flight as lost."""
         lost = self.read(region, slot).in_flight
         if lost > 0:
-            self.region(region)[slot * SLOT_CELLS + Outcome.LOST] += lost
+            self.region(region)[self._places(slot)[0] + Outcome.LOST] += lost
 
     def clear(self, region: int, slot: int) -> None:
-        start = slot * SLOT_CELLS
-        self.region(region)[start : start + SLOT_CELLS] = memoryview(bytes(SLOT_CELLS * CELL_BYTES)).cast("Q")
+        cells, (head, buckets) = self.region(region), self._places(slot)
+        for start, length in ((head, HISTOGRAM), (buckets, SLOT_CELLS - HISTOGRAM)):
+            cells[start : start + length] = memoryview(bytes(length * CELL_BYTES)).cast("Q")
+
+    def clear_region(self, region: int) -> None:
+        """Set all to zero, and give the memory back."""
+        self._memory.madvise(mmap.MADV_REMOVE, region * self._size, self._size)
+
+    def _places(self, slot: int) -> tuple[int, int]:
+        """Where a slot's head and its histogram begin in its region."""
+        return slot * HISTOGRAM, self.slots * HISTOGRAM + slot * (SLOT_CELLS - HISTOGRAM)

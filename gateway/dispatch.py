@@ -80,11 +80,13 @@ class Dispatcher:
         return asked
 
     def _exchange(self, asked: Asked, request: Request, client: ClientConnection) -> Exchanging | None:
-        live = self.table.routes.get(asked.model) if self.table is not None else None
-        if live is None:
-            status = 503 if self.table is None else 404
-            text = "no route table has arrived yet" if self.table is None else f"unknown model {asked.model!r}"
-            client.answer(request, status, error_body(text))
+        if self.table is None:
+            client.answer(request, 503, error_body("no route table has arrived yet"), b"retry-after: 1\r\n")
+            return None
+        try:
+            live = self.table.routes[asked.model]
+        except KeyError:
+            client.answer(request, 404, error_body(f"unknown model {asked.model!r}"))
             return None
         values = request.values
         if request.has_id:

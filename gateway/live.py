@@ -1,68 +1,102 @@
 """The route table as a worker uses it: every route with its servers and its counters. Replaced as a whole.
 
-A server keeps its connections from table to table as long as some route names it.
+A new table comes in parts and into force in one step. Its routes are kept as text until somebody asks for the model, so
+that a table of ten thousand costs a worker a few milliseconds, spread over many turns of its loop. A server keeps its
+connections from table to table as long as some route names it.
 """
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 
 from gateway.balance import Pool
+from gateway.changes import ServerKey, read_text
 from gateway.counters import Slot
 from gateway.heads import AnswerReader
 from gateway.lanes import Lane, LiveRoute, Room
-from gateway.routes import Route, RouteTable
 from gateway.upstream import Server
 from gateway.windows import Role
 
-SlotKey = tuple[str, int, int, Role]
-"""(model, revision, release, role): what one slot counts."""
+
+class Servers:
+    """The servers that live routes name, each with its connections, whatever table it came with."""
+
+    def __init__(self, connect_timeout_s: float) -> None:
+        self._connect_timeout_s = connect_timeout_s
+        self._reader = AnswerReader()
+        self._known: dict[ServerKey, Server] = {}
+
+    def get(self, address: str, is_mirror: bool) -> Server:
+        server = self._known.get((address, is_mirror))
+        if server is None:
+            server = self._known[address, is_mirror] = Server(address, self._connect_timeout_s, self._reader)
+        return server
+
+    def retire(self, address: str, is_mirror: bool) -> None:
+        """No route names it any more."""
+        server = self._known.pop((address, is_mirror), None)
+        if server is not None:
+            server.retire()
 
 
-def slot_keys(table: RouteTable) -> list[SlotKey]:
-    """Every slot that a table needs."""
-    keys: list[SlotKey] = []
-    for route in table.routes.values():
-        for release in route.servers:
-            keys.append((route.model, route.revision, release, Role.PINNED))
-        compared = {route.stable} | ({route.candidate.release} if route.candidate else set())
-        keys += [(route.model, route.revision, release, Role.ANSWERED) for release in sorted(compared)]
-        if route.shadow is not None:
-            keys.append((route.model, route.revision, route.shadow.release, Role.MIRRORED))
-    return keys
+class Routes(dict[str, LiveRoute]):
+    """Live routes by model. Each is made of its text when it is first asked for, by `routes[model]`."""
+
+    __slots__ = ("_make", "asleep")
+
+    def __init__(
+        self, awake: Mapping[str, LiveRoute], asleep: dict[str, str], make: Callable[[str], LiveRoute]
+    ) -> None:
+        super().__init__(awake)
+        self.asleep = asleep
+        self._make = make
+
+    def __missing__(self, model: str) -> LiveRoute:
+        live = self[model] = self._make(self.asleep[model])
+        del self.asleep[model]
+        return live
 
 
 class LiveTable:
-    """All live routes of one version of the table."""
+    """All live routes of one version of the table. Made from the one before it, and from what changed."""
 
-    def __init__(
-        self,
-        table: RouteTable,
-        slots: Mapping[SlotKey, Slot],
-        before: "LiveTable | None",
-        connect_timeout_s: float,
-        room: Room,
-        reader: AnswerReader,
-    ) -> None:
-        self.version = table.version
-        self._known = before.servers if before is not None else {}
-        self._connect_timeout_s, self._room, self._reader = connect_timeout_s, room, reader
-        self.servers: dict[tuple[str, bool], Server] = {}
-        self.routes = {model: self._live(route, slots) for model, route in table.routes.items()}
-        for key, server in self._known.items():
-            if key not in self.servers:
-                server.retire()
-        self._known = {}
+    def __init__(self, version: int, routes: Routes) -> None:
+        self.version = version
+        self.routes = routes
 
-    def _live(self, route: Route, slots: Mapping[SlotKey, Slot]) -> LiveRoute:
+
+class Staging:
+    """Takes what is to change, bit by bit, and makes the next table of all of it at once."""
+
+    def __init__(self, cells: memoryview, servers: Servers, room: Room) -> None:
+        self._cells, self._servers, self._room = cells, servers, room
+        self._staged: dict[str, str | None] = {}
+        self.made = 0
+        """Live routes made so far."""
+        self._table = LiveTable(-1, Routes({}, {}, self._live))
+
+    def stage(self, texts: Mapping[str, str | None]) -> None:
+        self._staged |= texts
+
+    def commit(self, version: int) -> LiveTable:
+        before, staged = self._table.routes, self._staged
+        asleep = before.asleep | {model: text for model, text in staged.items() if text is not None}
+        for model in staged.keys() & asleep.keys():
+            if staged[model] is None:
+                del asleep[model]
+        awake = dict(before)
+        for model in staged.keys() & awake.keys():
+            del awake[model]
+        self._staged = {}
+        self._table = LiveTable(version, Routes(awake, asleep, self._live))
+        return self._table
+
+    def _live(self, text: str) -> LiveRoute:
+        route, slots = read_text(text)
+        self.made += 1
+
         def lane(release: int, is_mirror: bool) -> Lane:
-            own = {role: slot for role in Role if (slot := slots.get((route.model, route.revision, release, role)))}
-            pool = Pool(tuple(self._server(address, is_mirror) for address in route.servers[release]))
+            own = {Role(role): Slot(self._cells, index) for of, role, index in slots if of == release}
+            pool = Pool(tuple(self._servers.get(address, is_mirror) for address in route.servers[release]))
             return Lane(route.model, release, pool, own, self._room)
 
         lanes = {release: lane(release, False) for release in route.servers}
         return LiveRoute(route, lanes, lane(route.shadow.release, True) if route.shadow is not None else None)
-
-    def _server(self, address: str, is_mirror: bool) -> Server:
-        key = (address, is_mirror)
-        server = self.servers.get(key) or self._known.get(key) or Server(address, self._connect_timeout_s, self._reader)
-        self.servers[key] = server
-        return server

@@ -1,17 +1,18 @@
 """Prometheus: what the gateway counted since its start, on a port of its own."""
 
+import socket
 import threading
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
-from wsgiref.simple_server import WSGIServer
+from socketserver import ThreadingMixIn
+from wsgiref.simple_server import WSGIRequestHandler, WSGIServer
 
-from prometheus_client import CollectorRegistry, start_http_server
+from prometheus_client import CollectorRegistry, make_wsgi_app
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily
 from prometheus_client.metrics_core import Metric
 from prometheus_client.registry import Collector
 
 from gateway.counters import FALLBACKS, HISTOGRAM, RETRIES, Counts
-from gateway.errors import ListenError
 from gateway.ledger import Arm
 from gateway.windows import BUCKETS_PER_OCTAVE, LAST_BUCKET, Outcome, upper_edge_us
 
@@ -29,6 +30,9 @@ class Seen:
     workers_replaced: int
     control_plane_is_reached: bool
     reports_dropped: int = 0
+    table_is_refused: bool = False
+    """The newest route table offered could not be used; an older one is in force."""
+    generation: int = 0
 
 
 class GatewayCollector(Collector):
@@ -46,7 +50,13 @@ class GatewayCollector(Collector):
         yield in_flight
         for name, text, value in (
             ("sluice_route_table_version", "Version of the route table in force.", seen.table_version),
+            (
+                "sluice_route_table_refused",
+                "1 when the newest route table offered cannot be used, so that an older one is in force.",
+                seen.table_is_refused,
+            ),
             ("sluice_workers", "Worker processes that serve.", seen.workers),
+            ("sluice_generation", "Reloads and upgrades since the start.", seen.generation),
             (
                 "sluice_control_plane_up",
                 "1 when the control plane was reached last time.",
@@ -95,13 +105,25 @@ def _octaves(counts: Counts) -> tuple[list[tuple[str, float]], float]:
     return buckets, total_s
 
 
-def serve_metrics(host: str, port: int, read: Callable[[], Seen]) -> tuple[WSGIServer, threading.Thread]:
-    """Serve /metrics until the server is shut down. Raises ListenError when the port cannot be had."""
+def serve_metrics(listener: socket.socket, read: Callable[[], Seen]) -> WSGIServer:
+    """Serve /metrics on a listening socket, in threads, until the server is shut down."""
     registry = CollectorRegistry()
-    try:
-        registry.register(GatewayCollector(read))
-        return start_http_server(port, host, registry)
-    except OSError as exc:
-        raise ListenError(
-            f"metrics cannot be served on {host}:{port} ({exc.strerror}): choose another metrics_listen"
-        ) from exc
+    registry.register(GatewayCollector(read))
+    host, port = listener.getsockname()[:2]
+    server = _Server((host, port), _Silent, bind_and_activate=False)
+    server.socket.close()
+    server.socket = listener
+    server.server_name, server.server_port = host, port
+    server.setup_environ()
+    server.set_app(make_wsgi_app(registry))
+    threading.Thread(target=server.serve_forever, args=(0.1,), daemon=True).start()
+    return server
+
+
+class _Server(ThreadingMixIn, WSGIServer):
+    daemon_threads = True
+
+
+class _Silent(WSGIRequestHandler):
+    def log_message(self, *_: object) -> None:
+        """Scrapes are no news."""

@@ -6,7 +6,7 @@ sockets or how the table arrived. A table is immutable and is replaced as a whol
 
 import re
 from collections.abc import Iterable, Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from hashlib import blake2b
 from typing import Any
 
@@ -75,6 +75,26 @@ class Route:
         shadow = self.shadow
         return shadow is not None and place(self.salt + "/shadow", key) < shadow.share
 
+    def to_json(self) -> dict[str, Any]:
+        candidate, shadow = self.candidate, self.shadow
+        return {
+            "model": self.model,
+            "revision": self.revision,
+            "stable": self.stable,
+            "servers": {str(release): list(addresses) for release, addresses in self.servers.items()},
+            "candidate": candidate and {"release": candidate.release, "weight": candidate.weight},
+            "shadow": shadow and {"release": shadow.release, "share": shadow.share},
+            "salt": self.salt,
+            "sticky_header": self.sticky_header,
+            "deadline_s": self.deadline_s,
+            "sample_share": self.sample_share,
+        }
+
+    @staticmethod
+    def from_json(data: Any) -> "Route":
+        """Read a route; unknown fields are ignored. Raises RouteTableError as `RouteTable.from_json` does."""
+        return _route(data)
+
 
 def place(salt: str, key: bytes) -> float:
     """The place of a key in [0, 1): uniform over keys, and independent between salts (BLAKE2b keyed with the salt)."""
@@ -90,7 +110,7 @@ class RouteTable:
     routes: Mapping[str, Route] = field(default_factory=dict)
 
     def to_json(self) -> dict[str, Any]:
-        return {"version": self.version, "routes": [asdict(route) for route in self.routes.values()]}
+        return {"version": self.version, "routes": [route.to_json() for route in self.routes.values()]}
 
     @staticmethod
     def from_json(data: Any) -> "RouteTable":

@@ -6,51 +6,51 @@ the counters inherited as file descriptors.
 
 import asyncio
 import contextlib
+import gc
 import json
+import os
 import signal
 import socket
 import sys
-from dataclasses import asdict
 from typing import Any
 
 import uvloop
 
 from gateway.channel import Channel
 from gateway.config import GatewayConfig
-from gateway.counters import Slab, Slot
+from gateway.counters import region_of
 from gateway.dispatch import Dispatcher
-from gateway.heads import AnswerReader
 from gateway.http1 import ClientConnection, Front
 from gateway.lanes import Room
-from gateway.live import LiveTable, SlotKey
+from gateway.live import Servers, Staging
 from gateway.memory import ByteLedger
-from gateway.routes import RouteTable
-from gateway.windows import Role
 
 TICK_S = 0.05
+GC_THRESHOLDS = (50_000, 50, 1000)
+"""A request leaves almost no cycles behind, so looking for them can wait; and what stays is frozen, not looked at."""
+FREEZE_AFTER = 500
+"""Routes that were asked for the first time, after which what is known is frozen again."""
 
 
 class Worker:
     """The process: sockets, channel, ticks, draining."""
 
     def __init__(self, settings: dict[str, Any]) -> None:
-        self._config = GatewayConfig(**settings["config"])
+        self._config = config = GatewayConfig(**settings["config"])
         self._settings = settings
-        self._slab = Slab(settings["slab_fd"], settings["regions"], self._config.counter_slots)
-        self._cells = self._slab.region(settings["region"])
+        cells = region_of(settings["slab_fd"], settings["region"], config.counter_slots)
+        self._servers = Servers(config.connect_timeout_s)
+        room = Room(config.release_in_flight, config.release_waiting, config.wait_timeout_s)
+        self._staging = Staging(cells, self._servers, room)
+        self._frozen = 0
         self._stopping = asyncio.Event()
         self._has_table = asyncio.Event()
         if not settings["awaits_table"]:
             self._has_table.set()
         self._channel = Channel(self.command, self.supervisor_gone)
-        self._memory = memory = ByteLedger(
-            self._config.held_bytes or ByteLedger.share_of_memory(self._config.workers)
-        )
-        self._dispatcher = Dispatcher(self._config, self._channel, memory)
-        self._front = Front(self._dispatcher, self._config, memory)
-        config = self._config
-        self._room = Room(config.release_in_flight, config.release_waiting, config.wait_timeout_s)
-        self._answers = AnswerReader()
+        self._memory = ByteLedger(config.held_bytes or ByteLedger.share_of_memory(config.workers))
+        self._dispatcher = Dispatcher(config, self._channel, self._memory)
+        self._front = Front(self._dispatcher, config, self._memory)
 
     async def run(self) -> None:
         loop = asyncio.get_running_loop()
@@ -89,24 +89,23 @@ class Worker:
     def command(self, message: dict[str, Any]) -> None:
         if "takes_labels" in message:
             self._channel.takes_labels = message["takes_labels"]
-        if "table" in message:
-            self._apply(message)
+        if "stage" in message:
+            self._staging.stage(message["stage"])
+        elif "commit" in message:
+            self._commit(message["commit"])
+        elif "retire" in message:
+            for address, is_mirror in message["retire"]:
+                self._servers.retire(address, is_mirror)
         elif "unready" in message:
             self._dispatcher.is_ready = False
         elif "drain" in message:
             self.stop()
 
-    def _apply(self, message: dict[str, Any]) -> None:
-        table = RouteTable.from_json(message["table"])
-        slots: dict[SlotKey, Slot] = {
-            (model, revision, release, Role(role)): Slot(self._cells, index)
-            for model, revision, release, role, index in message["slots"]
-        }
-        self._dispatcher.table = LiveTable(
-            table, slots, self._dispatcher.table, self._config.connect_timeout_s, self._room, self._answers
-        )
+    def _commit(self, version: int) -> None:
+        """Put what was staged in force, all at once."""
+        self._dispatcher.table = self._staging.commit(version)
         self._dispatcher.is_ready = True
-        self._channel.say({"applied": table.version})
+        self._channel.say({"applied": version})
         self._has_table.set()
 
     async def _tick(self) -> None:
@@ -118,7 +117,10 @@ class Worker:
             is_new_second = now - second >= 1.0
             if is_new_second:
                 second = now
-                self._channel.allow_samples(self._config.samples_per_s)
+                self._channel.allow_samples(self._config.samples_per_s if self._config.control_url else 0)
+                if self._staging.made - self._frozen >= FREEZE_AFTER:
+                    self._frozen = self._staging.made
+                    gc.freeze()
             self._channel.flush()
             self._dispatcher.expire()
             self._front.is_tight = self._memory.is_tight
@@ -150,17 +152,20 @@ class Worker:
                 await loop.connect_accepted_socket(self._accept, client)
 
 
-def settings_for(config: GatewayConfig, region: int, regions: int, awaits_table: bool, fds: dict[str, int]) -> str:
-    """The command-line argument of a worker. `awaits_table`: one is on its way, and is to be applied before serving."""
-    numbers = {"region": region, "regions": regions, "awaits_table": awaits_table}
-    return json.dumps({"config": asdict(config), **numbers, **fds})
-
-
 def main() -> None:
     settings = json.loads(sys.argv[1])
 
+    cores = settings["config"]["cpu_affinity"]
+    if cores is not False:
+        chosen = sorted(os.sched_getaffinity(0)) if cores is True else cores
+        os.sched_setaffinity(0, {chosen[settings["place"] % len(chosen)]})
+
     async def run() -> None:
-        await Worker(settings).run()
+        worker = Worker(settings)
+        gc.collect()
+        gc.freeze()
+        gc.set_threshold(*GC_THRESHOLDS)
+        await worker.run()
 
     uvloop.run(run())
 

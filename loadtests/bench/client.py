@@ -1,161 +1,70 @@
-"""The bench's load: a closed loop over a few connections, in a process of its own. Prints what it measured as JSON.
+"""The bench's load, in a process of its own. Prints what it measured as JSON.
 
     python -m loadtests.bench.client '{"address": "127.0.0.1:8000", "body": "small_json", ...}'
 
-Each connection sends its next request when its last was answered, so at most `connections` are in flight. Written on
-bare protocols: what it costs is taken from the same two cores as the proxy that it measures.
+Written on bare protocols: what it costs is taken from the same cores as the proxy that it measures. It tells its own
+CPU time for a request, so that one sees when it was the narrowest part: then requests/s is the load's more than the
+proxy's, and the proxy's CPU time for a request is still right.
 """
 
-import asyncio
-import itertools
+import gc
 import json
 import math
 import sys
-from array import array
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
-from time import perf_counter
-from typing import cast
+from time import perf_counter, process_time
 
-import numpy as np
 import uvloop
 
-from gateway.routes import DEFAULT_STICKY_HEADER
+from loadtests.bench.asking import BODIES, requests_for
+from loadtests.bench.loads import Closed, Load, Open, finish, loading, unless_failed
 from loadtests.errors import BenchError
-from loadtests.peers.message import Message
-from loadtests.tensors import Body, binary_body, json_body
 
-KEYS = 1000
-"""Sticky clients; enough for a tenth of them to be the candidate's."""
+LAST_ANSWERS_S = 15.0
+"""More than any deadline here."""
 
 
 @dataclass(frozen=True, slots=True)
 class Ask:
-    """What to send: `body` is a key of BODIES; `warm_s` is sent first and not timed."""
+    """What to send: `body` is a key of BODIES; `warm_s` is sent first and not timed.
+
+    `rate_per_s` 0 is a closed loop, else requests are sent at planned times. `models` as in `asking.model_names`.
+    """
 
     address: str
     body: str
     connections: int
     warm_s: float
     seconds: float
+    rate_per_s: float = 0.0
+    models: int = 0
 
 
 @dataclass(frozen=True, slots=True)
 class Got:
-    """What came of it. `answered` counts the warm-up too, `timed` does not."""
+    """What came of it. `answered` counts the warm-up too, `timed` does not; `cpu_us` is the client's, for a request."""
 
     answered: int
     timed: int
     seconds: float
     p50_us: float
     p99_us: float
-
-
-def small_json() -> Body:
-    """One digits image: 64 floats as JSON text."""
-    return json_body("image", np.linspace(0, 1, 64, dtype=np.float32).round(3).reshape(1, 64))
-
-
-def binary_602k() -> Body:
-    """One ImageNet-sized picture, 3 x 224 x 224 FP32: 602,112 bytes and their JSON head."""
-    return binary_body("image", np.zeros((1, 3, 224, 224), dtype=np.float32))
-
-
-BODIES = {"small_json": small_json, "binary_602k": binary_602k}
-
-
-def heads_of(body: Body, address: str) -> list[bytes]:
-    """One request head for each sticky client."""
-    fields = "".join(f"{name}: {value}\r\n" for name, value in body.headers.items())
-    start = f"POST /v2/models/digits/infer HTTP/1.1\r\nhost: {address}\r\n{fields}content-length: {len(body.data)}\r\n"
-    return [f"{start}{DEFAULT_STICKY_HEADER}: client-{key}\r\n\r\n".encode() for key in range(KEYS)]
-
-
-class Loop(asyncio.Protocol):
-    """One connection: asks, waits, asks again, until told to stop."""
-
-    def __init__(self, heads: Iterator[bytes], body: bytes, latencies_us: "array[float]") -> None:
-        self._heads = heads
-        self._body = body
-        self._latencies_us = latencies_us
-        self._answer = Message()
-        self._transport: asyncio.Transport | None = None
-        self._sent_at = 0.0
-        self._is_stopping = False
-        self.over: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-
-    def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        self._transport = cast(asyncio.Transport, transport)  # uvloop's are not subclasses.
-        self._send()
-
-    def stop(self) -> None:
-        """End after the answer that is awaited now."""
-        self._is_stopping = True
-
-    def close(self) -> None:
-        assert self._transport is not None
-        self.over.cancel()
-        self._transport.close()
-
-    def _send(self) -> None:
-        assert self._transport is not None
-        self._sent_at = perf_counter()
-        self._transport.writelines((next(self._heads), self._body))
-
-    def data_received(self, data: bytes) -> None:
-        if self._answer.is_new and not data.startswith(b"HTTP/1.1 200 "):
-            self._fail(f"an answer that is not 200: {data[:200]!r}")
-        elif self._answer.is_whole_with(data):
-            self._latencies_us.append((perf_counter() - self._sent_at) * 1e6)
-            if not self._is_stopping:
-                self._send()
-            elif not self.over.done():
-                self.over.set_result(None)
-
-    def connection_lost(self, exc: Exception | None) -> None:
-        self._fail(f"the connection was lost: {exc}")
-
-    def _fail(self, text: str) -> None:
-        if not self.over.done():
-            self.over.set_exception(BenchError(text))
+    cpu_us: float
 
 
 async def run(ask: Ask) -> Got:
     """Raises BenchError when any request was not answered with 200."""
-    latencies_us = array("d")
-    loops = await _connect(ask, latencies_us)
-    try:
-        await _unless_failed(loops, ask.warm_s)
-        warmed, began = len(latencies_us), perf_counter()
-        await _unless_failed(loops, ask.seconds)
-        timed, seconds = sorted(latencies_us[warmed:]), perf_counter() - began
-        for loop in loops:
-            loop.stop()
-        await asyncio.gather(*(loop.over for loop in loops))
-    finally:
-        for loop in loops:
-            loop.close()
-        await asyncio.sleep(0)
-    return Got(len(latencies_us), len(timed), seconds, quantile(timed, 0.5), quantile(timed, 0.99))
-
-
-async def _connect(ask: Ask, latencies_us: "array[float]") -> list[Loop]:
-    body = BODIES[ask.body]()
-    heads = itertools.cycle(heads_of(body, ask.address))
-    host, _, port = ask.address.rpartition(":")
-    loop = asyncio.get_running_loop()
-    made = [
-        loop.create_connection(lambda: Loop(heads, body.data, latencies_us), host, int(port))
-        for _ in range(ask.connections)
-    ]
-    return [protocol for _, protocol in await asyncio.gather(*made)]
-
-
-async def _unless_failed(loops: Sequence[Loop], seconds: float) -> None:
-    """Let them run. Raises what ended one of them."""
-    done, _ = await asyncio.wait([loop.over for loop in loops], timeout=seconds, return_when=asyncio.FIRST_COMPLETED)
-    for over in done:
-        over.result()
+    requests = requests_for(BODIES[ask.body](), ask.address, ask.models)
+    load: Load = Open(requests, ask.rate_per_s) if ask.rate_per_s else Closed(requests)
+    async with loading(load, ask.address, ask.connections):
+        await unless_failed(load, ask.warm_s)
+        warmed, began, cpu_s = len(load.latencies_us), perf_counter(), process_time()
+        await unless_failed(load, ask.seconds)
+        timed, seconds, cpu_s = sorted(load.latencies_us[warmed:]), perf_counter() - began, process_time() - cpu_s
+        await finish(load, LAST_ANSWERS_S)
+    answered, p50_us, p99_us = len(load.latencies_us), quantile(timed, 0.5), quantile(timed, 0.99)
+    return Got(answered, len(timed), seconds, p50_us, p99_us, cpu_s * 1e6 / max(1, len(timed)))
 
 
 def quantile(ordered: Sequence[float], p: float) -> float:
@@ -167,6 +76,7 @@ def quantile(ordered: Sequence[float], p: float) -> float:
 
 def main() -> None:
     ask = Ask(**json.loads(sys.argv[1]))
+    gc.disable()  # A collection would be measured as the proxy's latency.
 
     async def play() -> Got:
         return await run(ask)

@@ -1,7 +1,8 @@
-"""Starts what is measured, reads its CPU time from /proc, and stops it. Linux only."""
+"""Starts what is measured, reads its CPU time and memory from /proc, and stops it. Linux only."""
 
 import contextlib
 import os
+import re
 import signal
 import subprocess
 import time
@@ -57,16 +58,43 @@ def wait_until_it_answers(name: str, url: str, body: bytes, log: Path, timeout_s
 
 
 def cpu_us(pid: int) -> float:
-    """User and system time of a process and all its living descendants, in microseconds (proc(5), stat 14 and 15)."""
-    stats = [_stat(entry) for entry in Path("/proc").iterdir() if entry.name.isdigit()]
-    parents = {int(stat[0]): int(stat[2]) for stat in stats if stat}
-    return sum(
-        (int(stat[12]) + int(stat[13])) * TICK_US for stat in stats if stat and _is_of(int(stat[0]), pid, parents)
-    )
+    """User and system time of a process and all its descendants, in microseconds.
+
+    The living ones' own time and that of the dead whom they waited for: proc(5), stat 14 to 17.
+    """
+    return sum(sum(map(int, stat[12:16])) * TICK_US for stat in _tree(pid))
+
+
+def memory_kb(pid: int, field: str) -> list[int]:
+    """A field of /proc/PID/status, such as VmRSS or VmHWM, of a process and all its living descendants."""
+    found = []
+    for stat in _tree(pid):
+        with contextlib.suppress(FileNotFoundError, ProcessLookupError):
+            match = re.search(rf"^{field}:\s+(\d+) kB", Path(f"/proc/{stat[0]}/status").read_text(), re.MULTILINE)
+            found += [int(match[1])] if match else []
+    return found
+
+
+def peak_mb(pid: int) -> float:
+    """The largest resident memory that one process of this tree had since `reset_peak`, in MB."""
+    return max(memory_kb(pid, "VmHWM")) * 1024 / 1e6
+
+
+def reset_peak(pid: int) -> None:
+    """Forget the peaks of a tree so far: proc(5), clear_refs."""
+    for stat in _tree(pid):
+        Path(f"/proc/{stat[0]}/clear_refs").write_text("5")
+
+
+def _tree(pid: int) -> list[list[str]]:
+    """The fields of /proc/PID/stat without the name (pid, state, parent, ...), of a process and its descendants."""
+    stats = [stat for entry in Path("/proc").iterdir() if entry.name.isdigit() and (stat := _stat(entry))]
+    parents = {int(stat[0]): int(stat[2]) for stat in stats}
+    return [stat for stat in stats if _is_of(int(stat[0]), pid, parents)]
 
 
 def _stat(entry: Path) -> list[str]:
-    """The fields of /proc/PID/stat without the name: pid, state, parent, ...; empty when the process is gone."""
+    """Empty when the process is gone."""
     try:
         before, _, after = (entry / "stat").read_text().rpartition(")")
     except (FileNotFoundError, ProcessLookupError):

@@ -1,21 +1,29 @@
 """What a benchmark says: its rows, their bars and the file. Pure: takes measured figures, starts and times nothing."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from statistics import median
 from typing import Any, Literal
 
 Better = Literal["lower", "higher"]
 
+FIGURES: Mapping[str, tuple[str, Better]] = {
+    "requests_per_s": ("1/s", "higher"),
+    "p50_us": ("us", "lower"),
+    "p99_us": ("us", "lower"),
+    "cpu_us": ("us", "lower"),
+    "client_cpu_us": ("us", "lower"),
+    "upstream_cpu_us": ("us", "lower"),
+    "peak_mb": ("MB", "lower"),
+}
+"""Every figure that is measured, with its unit and which way is better. `*cpu_us` is CPU time for a request."""
 
-@dataclass(frozen=True, slots=True)
-class Measured:
-    """One peer under one load in one round. `cpu_us` is the peer's own CPU time for a request; None without a proxy."""
-
-    requests_per_s: float
-    p50_us: float
-    p99_us: float
-    cpu_us: float | None
+Figures = Mapping[str, float]
+"""Figure to value: one subject under one load in one round."""
+Rounds = Mapping[str, Sequence[Figures]]
+"""Subject to its rounds, in order; every subject has the same number of them."""
+Measured = Mapping[str, Rounds]
+"""Load to what was measured under it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,39 +44,58 @@ class Row:
         return self.value <= self.bar if self.better == "lower" else self.value >= self.bar
 
 
-Rounds = Mapping[str, Sequence[Measured]]
-"""Peer to its rounds, in order; every peer has the same number of them."""
-_Figure = Callable[[Measured], float]
+@dataclass(frozen=True, slots=True)
+class Comparison:
+    """A row that sets one subject beside another, round by round: a ratio, or a difference in the figure's unit."""
 
-FIGURES: tuple[tuple[str, str, Better, Callable[[Measured], float | None]], ...] = (
-    ("requests_per_s", "1/s", "higher", lambda one: one.requests_per_s),
-    ("p50_us", "us", "lower", lambda one: one.p50_us),
-    ("p99_us", "us", "lower", lambda one: one.p99_us),
-    ("cpu_us", "us", "lower", lambda one: one.cpu_us),
-)
-RATIOS: tuple[tuple[str, Better, Callable[[Measured], float | None]], ...] = (
-    ("cpu_ratio", "lower", lambda one: one.cpu_us),
-    ("p99_ratio", "lower", lambda one: one.p99_us),
-    ("requests_ratio", "higher", lambda one: one.requests_per_s),
-)
+    load: str
+    name: str
+    figure: str
+    of: str
+    to: str
+    is_difference: bool = False
+
+    @property
+    def what(self) -> str:
+        return f"{self.load}.{self.name}"
+
+    def values(self, rounds: Rounds) -> list[float]:
+        """One value a round; none where a subject or the figure is missing, or where there is nothing to divide by."""
+        pairs = [
+            (of[self.figure], to[self.figure])
+            for of, to in zip(rounds.get(self.of, ()), rounds.get(self.to, ()), strict=False)
+            if self.figure in of and self.figure in to
+        ]
+        if self.is_difference:
+            return [of - to for of, to in pairs]
+        return [of / to for of, to in pairs] if all(to > 0 for _, to in pairs) else []
 
 
-def rows_of(load: str, rounds: Rounds, ours: str, bars: Mapping[str, float]) -> list[Row]:
-    """All rows of one load: every peer's figures, then ours in relation to each other peer's, round by round.
+_RATIOS = (("cpu_ratio", "cpu_us"), ("p99_ratio", "p99_us"), ("requests_ratio", "requests_per_s"))
 
-    `bars` maps a row's `what` to its bar.
-    """
+
+def beside(ours: str, load: str, subjects: Sequence[str]) -> list[Comparison]:
+    """Our CPU time, p99 and requests/s as ratios to each other subject's."""
+    return [
+        Comparison(load, f"{ratio}_to_{other}", figure, ours, other)
+        for other in subjects
+        for ratio, figure in _RATIOS
+        if other != ours
+    ]
+
+
+def rows_of(measured: Measured, comparisons: Sequence[Comparison], bars: Mapping[str, float]) -> list[Row]:
+    """A row for each figure of each subject, then one for each comparison. `bars` maps a row's `what` to its bar."""
     rows = []
-    for peer, measured in rounds.items():
-        for figure, unit, better, take in FIGURES:
-            values = [value for one in measured if (value := take(one)) is not None]
-            rows += _row(f"{load}.{figure}.{peer}", values, unit, better, bars)
-    for peer, measured in rounds.items():
-        for ratio, better, take in RATIOS:
-            pairs = [(take(mine), take(its)) for mine, its in zip(rounds[ours], measured, strict=True)]
-            values = [mine / its for mine, its in pairs if mine is not None and its]
-            if peer != ours:
-                rows += _row(f"{load}.{ratio}_to_{peer}", values, "ratio", better, bars)
+    for load, rounds in measured.items():
+        for subject, figures in rounds.items():
+            for figure in figures[0] if figures else ():
+                unit, better = FIGURES[figure]
+                rows += _row(f"{load}.{figure}.{subject}", [one[figure] for one in figures], unit, better, bars)
+    for one in comparisons:
+        unit, better = FIGURES[one.figure]
+        unit = unit if one.is_difference else "ratio"
+        rows += _row(one.what, one.values(measured.get(one.load, {})), unit, better, bars)
     return rows
 
 
@@ -90,15 +117,23 @@ def exit_code(rows: Sequence[Row], bars: Mapping[str, float]) -> int:
     return 0 if all(row.holds for row in rows) and not unmeasured(rows, bars) else 1
 
 
-def document(
-    benchmark: str, when: str, machine: str, rounds: int, rows: Sequence[Row], peers: Mapping[str, str | None]
-) -> dict[str, Any]:
-    """The file's content. `peers` maps each to its version, or None where it was not installed."""
+@dataclass(frozen=True, slots=True)
+class Circumstances:
+    """What the figures hold for. `peers` maps each to its version, or None where it was not installed."""
+
+    when: str
+    machine: str
+    rounds: int
+    peers: Mapping[str, str | None]
+    failed: Mapping[str, str]
+    """Works that could not be measured, with the reason."""
+
+
+def document(benchmark: str, under: Circumstances, rows: Sequence[Row], bars: Mapping[str, float]) -> dict[str, Any]:
+    """The file's content."""
     return {
         "benchmark": benchmark,
-        "when": when,
-        "machine": machine,
-        "rounds": rounds,
-        "peers": dict(peers),
+        **asdict(under),
+        "unmeasured": unmeasured(rows, bars),
         "rows": [{**asdict(row), "holds": row.holds} for row in rows],
     }

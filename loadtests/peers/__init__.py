@@ -1,4 +1,5 @@
 """Who the gateway is measured beside: each peer forwards the same requests with the same weighted, sticky split.
 
-`upstream` answers them all, `line_up` says how each peer is started, `fastapi_proxy` is the home-made one.
+`peer` says what a peer is; `ours`, `nginx`, `haproxy`, `envoy` and the home-made `fastapi_proxy` are started as their
+files say; `line_up` lists them. `upstream` answers them all, `message` counts bytes for it and for the load.
 """

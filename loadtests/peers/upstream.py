@@ -1,6 +1,9 @@
 """The server behind every peer: takes any request of known length and answers one small JSON document.
 
-    python -m loadtests.peers.upstream HOST:PORT HOST:PORT ...
+    python -m loadtests.peers.upstream MANNER=HOST:PORT MANNER=HOST:PORT ...
+
+A manner is `at_once`, `after_50ms`, or `never_reads`: connections are made and nothing is ever taken from them. A GET,
+whatever its path, says how many requests came to that address.
 
 One process, as fast as Python gets, so that the proxy in front of it is what is measured. Knows no protocol errors: it
 is spoken to by proxies only.
@@ -9,6 +12,7 @@ is spoken to by proxies only.
 import asyncio
 import json
 import sys
+from functools import partial
 from typing import cast
 
 import uvloop
@@ -30,10 +34,27 @@ _ANSWER = (
 )
 
 
+AT_ONCE, NEVER_READS = "at_once", "never_reads"
+DELAYS_S = {AT_ONCE: 0.0, "after_50ms": 0.05}
+
+
+class Address:
+    """What all connections to one address share."""
+
+    def __init__(self, delay_s: float) -> None:
+        self.delay_s = delay_s
+        self.asked = 0
+
+    def count(self) -> bytes:
+        said = str(self.asked).encode()
+        return b"HTTP/1.1 200 OK\r\ncontent-length: %d\r\n\r\n" % len(said) + said
+
+
 class Answering(asyncio.Protocol):
     """One connection."""
 
-    def __init__(self) -> None:
+    def __init__(self, address: Address) -> None:
+        self._address = address
         self._request = Message()
         self._transport: asyncio.Transport | None = None
 
@@ -42,16 +63,34 @@ class Answering(asyncio.Protocol):
 
     def data_received(self, data: bytes) -> None:
         assert self._transport is not None
-        if self._request.is_whole_with(data):
-            self._transport.write(_ANSWER)
+        if self._request.is_new and data.startswith(b"GET "):
+            self._transport.write(self._address.count())
+        elif self._request.is_whole_with(data):
+            self._address.asked += 1
+            if self._address.delay_s:
+                asyncio.get_running_loop().call_later(self._address.delay_s, self._transport.write, _ANSWER)
+            else:
+                self._transport.write(_ANSWER)
 
 
-async def serve(addresses: list[str]) -> None:
+class Deaf(asyncio.Protocol):
+    """One connection that is accepted and never read."""
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        cast(asyncio.Transport, transport).pause_reading()
+
+
+async def serve(told: list[str]) -> None:
     """Answer at every address until cancelled."""
     loop = asyncio.get_running_loop()
-    for address in addresses:
+    for one in told:
+        manner, _, address = one.rpartition("=")
         host, _, port = address.rpartition(":")
-        await loop.create_server(Answering, host, int(port), backlog=1024)
+        if manner == NEVER_READS:
+            await loop.create_server(Deaf, host, int(port), backlog=1024)
+        else:
+            shared = Address(DELAYS_S[manner or AT_ONCE])
+            await loop.create_server(partial(Answering, shared), host, int(port), backlog=1024)
     await asyncio.Event().wait()
 
 

@@ -34,7 +34,8 @@ def test_tables_are_fetched_applied_in_all_workers_and_kept(
             eventually(lambda version=version: control.reports[-1]["applied_version"] == version)
         stored = json.loads((tmp_path / "state" / "routes.json").read_text())
         assert stored["version"] == 5
-        assert [path.name for path in (tmp_path / "state").iterdir()] == ["routes.json"]
+        names = {path.name for path in (tmp_path / "state").iterdir()}
+        assert names == {"routes.json", "gateway.pid", "status.json"}
     finally:
         assert gateway.stop() == 0
 

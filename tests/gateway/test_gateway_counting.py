@@ -6,6 +6,7 @@ from dataclasses import dataclass, field, replace
 import pytest
 
 from gateway.balance import EJECTED_MOST_S, Health, Pool, RetryBudget
+from gateway.changes import change_between
 from gateway.counters import FALLBACKS, STARTED, Slab, Slot
 from gateway.errors import SlotsExhaustedError
 from gateway.ledger import KEPT_AFTER_S, Ledger
@@ -24,13 +25,17 @@ class Counting:
     """A ledger with two regions, and the workers' slots by (region, revision, release, role)."""
 
     def __init__(self, slots: int = 16) -> None:
-        self.slab = Slab.create(2, slots)
-        self.ledger = Ledger(self.slab, 2, slots, "g", "boot")
+        self.slab = Slab.create(1, slots)
+        self.ledger = Ledger(self.slab, "g", "boot")
+        self.regions = [self.ledger.take_region(), self.ledger.take_region()]
+        self.table: RouteTable | None = None
         self.leased: dict[tuple[str, int, int, str], int] = {}
 
     def lease(self, of: RouteTable, now_s: float = 0.0) -> None:
-        for model, revision, release, role, index in self.ledger.lease(of, now_s):
-            self.leased[model, revision, release, role] = index
+        for model, slots in self.ledger.lease(change_between(self.table, of), now_s).items():
+            for release, role, index in slots:
+                self.leased[model, of.routes[model].revision, release, role] = index
+        self.table = of
 
     def slot(self, region: int, revision: int = 1, release: int = 1, role: str = "answered") -> Slot:
         return Slot(self.slab.region(region), self.leased["m", revision, release, role])
@@ -123,6 +128,7 @@ def test_what_a_dead_worker_had_in_flight_is_lost_and_its_counts_stand() -> None
     (window,) = counting.ledger.read(1.0)
     assert window.outcomes == {Outcome.OK: 1, Outcome.LOST: 2}
     counting.ledger.free_region(0)
+    assert counting.ledger.take_region() == 0
     assert counting.ledger.read(2.0) == []
     assert counting.ledger.in_flight() == {"m/1": 1}
     counting.serve(counting.slot(0))

@@ -11,11 +11,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from loadtests.bench.client import BODIES, Ask, run
+from loadtests.bench.asking import BODIES
+from loadtests.bench.client import Ask, run
 from loadtests.bench.processes import cpu_us, running, wait_until_it_answers
 from loadtests.errors import BenchError
-from loadtests.peers.line_up import PEERS, Peer, Task
+from loadtests.peers.line_up import PEERS
 from loadtests.peers.message import Message
+from loadtests.peers.peer import Peer, Task
 from loadtests.ports import free_addresses
 from tests.loadtests.tiny_model import Reply, TinyModel
 

@@ -11,6 +11,8 @@ from loadtests.peers.peer import WEIGHT, Peer, Task, package_versions
 MODEL = "digits"
 ROUTES = "routes.json"
 SHADOW = 3
+_UNENDING: dict[str, float] = {"requests_per_connection": 1_000_000_000}
+"""Like every peer's here: a connection that is closed after so many requests is not what is measured."""
 
 
 def command(task: Task) -> list[str]:
@@ -24,7 +26,9 @@ def start_with(
     """A gateway with this table; `settings` are keys of its [gateway] table."""
     write_routes(routes, task.folder / ROUTES)
     config = task.folder / "gateway.toml"
-    config.write_text("\n".join(["[gateway]", *(f"{key} = {value}" for key, value in (settings or {}).items())]))
+    config.write_text(
+        "\n".join(["[gateway]", *(f"{key} = {value}" for key, value in (_UNENDING | dict(settings or {})).items())])
+    )
     return [
         sys.executable, "-m", "sluice", "gateway", "--workers", str(workers), "--config", str(config),
         "--routes", str(task.folder / ROUTES), "--listen", task.listen, "--metrics-listen", "127.0.0.1:0",

@@ -121,6 +121,7 @@ class Worker:
                     self._frozen = self._staging.made
                     gc.freeze()
             self._channel.flush()
+            self._staging.sweep()
             self._dispatcher.expire()
             if is_new_second or self._stopping.is_set():
                 for connection in [one for one in self._connections if not one.is_busy and one.deadline_s <= now]:

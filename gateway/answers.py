@@ -6,6 +6,15 @@ from http import HTTPStatus
 CLOSE = b"connection: close\r\n"
 
 
+class RefusedError(Exception):
+    """A request that is not taken: its status and why. The connection is closed after it."""
+
+    def __init__(self, status: int, text: str) -> None:
+        super().__init__(text)
+        self.status = status
+        self.text = text
+
+
 def error_answer(status: int, text: str, headers: bytes = b"", close: bool = False) -> bytes:
     """An answer in the protocol's error form, `{"error": "..."}`. `headers` are whole lines."""
     return whole_answer(status, error_body(text), headers + (CLOSE if close else b""))

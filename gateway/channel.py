@@ -62,9 +62,14 @@ class Channel(asyncio.Protocol):
     def is_full(self) -> bool:
         return self.transport is None or self.transport.get_write_buffer_size() > CHANNEL_BYTES_MOST
 
+    @property
+    def wants_sample(self) -> bool:
+        """Is there room for one more sample this second?"""
+        return self._samples_left > 0 and not self.is_full
+
     def record(self, sample: Sample) -> None:
         """Keep a sample for the next flush, unless this second's are used up."""
-        if self._samples_left > 0 and not self.is_full:
+        if self.wants_sample:
             self._samples_left -= 1
             self._samples.append(sample.to_json())
 

@@ -33,19 +33,40 @@ class GatewayConfig:
     """Counters to hand out: a route takes two for each release in use, and keeps those of its revision before for some
     seconds. Unused ones take no memory. Enough for 10,000 routes with a candidate, all changed again and again."""
 
+    connections: int = 0
+    """Clients' connections a worker keeps; 0: four fifths of the files it may open."""
+    connections_per_address: int = 256
+    """The same for one client address; the machine's own (loopback) are not counted."""
+    requests_per_connection: int = 10_000
+    """Then the connection is closed, which its last answer says."""
+    held_bytes: int = 0
+    """Bodies and unread answers that a worker holds at once; 0: a quarter of the memory, shared by all workers. Beyond
+    nine tenths of it, new bodies are answered with 503."""
     request_line_bytes: int = 8 * 1024
+    field_bytes: int = 8 * 1024
     head_bytes: int = 32 * 1024
     head_fields: int = 100
     body_bytes: int = 64 * 1024 * 1024
     label_body_bytes: int = 1024 * 1024
+    body_chunks: int = 65_536
     head_timeout_s: float = 10.0
-    body_timeout_s: float = 60.0
+    """From a head's first byte to its last."""
+    body_timeout_s: float = 300.0
+    body_read_timeout_s: float = 15.0
+    """How long no byte of a body may come."""
+    body_bytes_per_s: int = 1024
+    """How fast a body must come on average, after its first five seconds."""
     idle_timeout_s: float = 75.0
     write_timeout_s: float = 30.0
     """How long a client may leave an answer unread."""
     connect_timeout_s: float = 2.0
-    pipelined_requests: int = 32
 
+    release_in_flight: int = 1024
+    """Requests that a worker sends to one release at once; more wait."""
+    release_waiting: int = 256
+    """Requests that may wait for one release; beyond, clients are answered with 503 and `Retry-After`."""
+    wait_timeout_s: float = 1.0
+    """How long a request may wait for its turn, then 503."""
     retry_share: float = 0.1
     mirror_in_flight: int = 32
     mirror_bytes: int = 32 * 1024 * 1024

@@ -20,6 +20,7 @@ FALLBACKS = STARTED + 1
 RETRIES = STARTED + 2
 DROPPED_IN_FLIGHT = STARTED + 3
 DROPPED_BYTES = STARTED + 4
+DROPPED_MEMORY = STARTED + 5
 HISTOGRAM = 16
 """Cells of a slot's head; in `Counts` the histogram follows them."""
 SLOT_CELLS = HISTOGRAM + LAST_BUCKET + 1
@@ -70,7 +71,11 @@ class Counts:
         return {bucket: n for bucket, n in enumerate(self.cells[HISTOGRAM:]) if n}
 
     def dropped(self) -> dict[str, int]:
-        reasons = {"in_flight": self.cells[DROPPED_IN_FLIGHT], "bytes": self.cells[DROPPED_BYTES]}
+        reasons = {
+            "in_flight": self.cells[DROPPED_IN_FLIGHT],
+            "bytes": self.cells[DROPPED_BYTES],
+            "memory": self.cells[DROPPED_MEMORY],
+        }
         return {reason: n for reason, n in reasons.items() if n}
 
     def to_json(self) -> dict[str, int]:

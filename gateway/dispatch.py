@@ -12,14 +12,19 @@ from gateway.answers import error_body
 from gateway.channel import Channel
 from gateway.config import GatewayConfig
 from gateway.exchange import Exchange, Plane
-from gateway.http1 import ClientConnection, Exchanging, Request
-from gateway.live import LiveRoute, LiveTable
+from gateway.heads import AnswerHead, Request
+from gateway.http1 import ClientConnection, Exchanging
+from gateway.live import LiveTable
+from gateway.memory import ByteLedger
 from gateway.mirror import Mirror, MirrorBudget
 from gateway.paths import Asked, Kind, PathError, understand
 from gateway.routes import place
 from gateway.samples import Answer, Label, Sample
-from gateway.windows import Role
+from gateway.upstream import Chunks
 
+DEADLINE_HEADER = b"x-sluice-deadline-ms"
+"""A client's own deadline in milliseconds; it can shorten the route's, not lengthen it."""
+_UNDERSTOOD_MOST = 16384
 _EXTENSIONS = [
     "classification",
     "sequence",
@@ -31,14 +36,16 @@ _EXTENSIONS = [
 
 
 class Dispatcher:
-    """Understands a request and starts its exchange (http1.Handler)."""
+    """Understands a request and starts its exchange (http1.Handler), and sees what became of it (exchange.Observer)."""
 
-    def __init__(self, config: GatewayConfig, channel: Channel) -> None:
+    def __init__(self, config: GatewayConfig, channel: Channel, memory: ByteLedger) -> None:
         self._config = config
         self._channel = channel
-        self._plane = Plane(config, self._answered)
-        self._mirrors = MirrorBudget(config)
-        self._id_prefix = os.urandom(6).hex()
+        self._plane = Plane(config, memory, self)
+        self._mirrors = MirrorBudget(config, memory)
+        self._understood: dict[bytes, Asked] = {}
+        """What request lines ask for, by the line."""
+        self._id_prefix = os.urandom(6).hex().encode()
         self._ids = 0
         self.table: LiveTable | None = None
         self.is_ready = False
@@ -52,42 +59,62 @@ class Dispatcher:
         return len(self._plane.in_flight)
 
     def handle(self, request: Request, client: ClientConnection) -> Exchanging | None:
-        try:
-            asked = understand(request.method, request.target)
-        except PathError as exc:
-            allow = b"allow: %s\r\n" % exc.allow if exc.allow else b""
-            client.answer(request, exc.status, error_body(exc.text), allow)
-            return None
-        if asked.kind in (Kind.INFER, Kind.GENERATE, Kind.READ):
+        asked = self._understood.get(request.line)
+        if asked is None:
+            try:
+                asked = self._understand(request)
+            except PathError as exc:
+                allow = b"allow: %s\r\n" % exc.allow if exc.allow else b""
+                client.answer(request, exc.status, error_body(exc.text), allow)
+                return None
+        if asked.model:
             return self._exchange(asked, request, client)
         self._own(asked.kind, request, client)
         return None
 
+    def _understand(self, request: Request) -> Asked:
+        asked = understand(request.method, request.target)
+        if len(self._understood) >= _UNDERSTOOD_MOST:
+            self._understood.clear()
+        self._understood[request.line] = asked
+        return asked
+
     def _exchange(self, asked: Asked, request: Request, client: ClientConnection) -> Exchanging | None:
-        live = self.table.routes.get(asked.model) if self.table is not None else None
-        if live is None:
-            status = 503 if self.table is None else 404
-            text = "no route table has arrived yet" if self.table is None else f"unknown model {asked.model!r}"
-            client.answer(request, status, error_body(text))
+        if self.table is None:
+            client.answer(request, 503, error_body("no route table has arrived yet"), b"retry-after: 1\r\n")
             return None
-        request_id = self._request_id(request)
-        key = request.header(live.sticky_header) or request_id
-        asked = _pinned(asked, request)
-        release = asked.version if asked.version is not None else _release(asked, live, key)
+        try:
+            live = self.table.routes[asked.model]
+        except KeyError:
+            client.answer(request, 404, error_body(f"unknown model {asked.model!r}"))
+            return None
+        values = request.values
+        if request.has_id:
+            request_id = values[b"x-request-id"]
+        else:
+            self._ids += 1
+            request_id = b"%s-%x" % (self._id_prefix, self._ids)
+        key = values.get(live.sticky_header) or request_id
+        if b"x-sluice-release" in values and asked.version is None:
+            asked = _pinned(asked, values[b"x-sluice-release"])
+        if asked.version is not None:
+            release = asked.version
+        else:
+            release = live.route.stable if asked.kind is Kind.READ else live.pick(key)
         lane = live.lanes.get(release)
         if lane is None:
             client.answer(request, 404, error_body(f"model {asked.model!r} has no release {release} here"))
             return None
-        exchange = Exchange(self._plane, client, request, asked, live, lane, key, request_id)
+        deadline_s = live.route.deadline_s
+        if DEADLINE_HEADER in values:
+            given_s = _deadline_s(values[DEADLINE_HEADER])
+            if given_s is None:
+                client.answer(request, 400, error_body("x-sluice-deadline-ms must be a whole number of milliseconds"))
+                return None
+            deadline_s = min(deadline_s, given_s)
+        exchange = Exchange(self._plane, client, request, asked, live, lane, key, request_id, deadline_s)
         exchange.start()
         return exchange
-
-    def _request_id(self, request: Request) -> bytes:
-        given = request.header(b"x-request-id")
-        if given is not None and 0 < len(given) <= 128 and given.isascii() and b" " not in given:
-            return given
-        self._ids += 1
-        return f"{self._id_prefix}-{self._ids:x}".encode()
 
     def _own(self, kind: Kind, request: Request, client: ClientConnection) -> None:
         if kind is Kind.LIVE:
@@ -120,35 +147,51 @@ class Dispatcher:
                 request, 503, error_body("too many labels are waiting; send them again"), b"retry-after: 1\r\n"
             )
 
-    def _answered(self, exchange: Exchange, answer: Answer | None) -> None:
+    # exchange.Observer
+
+    def answered(self, exchange: Exchange, body: Chunks | None) -> None:
         """An answer left: copy its request to the shadow, or just record it."""
         live = exchange.live
-        is_stables = exchange.role is Role.ANSWERED and exchange.assigned.release == live.route.stable
-        if live.mirror is not None and is_stables and live.route.is_mirrored(exchange.key):
-            mirror = Mirror(self._mirrors, exchange, live.mirror, answer, self._record)
+        is_stables = not exchange.is_pinned and exchange.assigned.release == live.route.stable
+        if live.mirror is not None and is_stables and live.is_mirrored(exchange.key):
+            mirror = Mirror(self._mirrors, exchange, live.mirror, body, self._mirrored)
             if mirror.start():
                 return
-        self._record(exchange, answer, None)
+        if self._channel.wants_sample and body is not None:
+            self._record(exchange, body, None)
 
-    def _record(self, exchange: Exchange, answered: Answer | None, mirrored: Answer | None) -> None:
-        """Record a sample, unless stable's answer was too large for one."""
-        if answered is None:
-            return
+    def over(self, exchange: Exchange, status: int, latency_s: float) -> None:
+        pass
+
+    def _mirrored(
+        self, exchange: Exchange, answered: Chunks | None, head: AnswerHead, copied: Chunks | None, release: int
+    ) -> None:
+        if self._channel.wants_sample and answered is not None:
+            mirrored = None if copied is None else _recorded(release, head, copied)
+            self._record(exchange, answered, mirrored)
+
+    def _record(self, exchange: Exchange, answered: Chunks, mirrored: Answer | None) -> None:
+        """Record a sample of the route's share."""
         share = exchange.live.route.sample_share
-        if share >= 1.0 or place("sample", exchange.request_id) < share:
+        if exchange.head is not None and (share >= 1.0 or place("sample", exchange.request_id) < share):
+            answer = _recorded(exchange.lane.release, exchange.head, answered)
             request_id = exchange.request_id.decode()
-            self._channel.record(Sample(request_id, exchange.asked.model, time.time(), answered, mirrored))
+            self._channel.record(Sample(request_id, exchange.asked.model, time.time(), answer, mirrored))
 
 
-def _release(asked: Asked, live: LiveRoute, key: bytes) -> int:
-    return live.route.stable if asked.kind is Kind.READ else live.route.pick(key)
+def _recorded(release: int, head: AnswerHead, body: Chunks) -> Answer:
+    length = head.values.get(b"inference-header-content-length", b"")
+    encoding = head.values.get(b"content-encoding", b"").decode("latin-1")
+    return Answer(release, b"".join(body), int(length) if length.isdigit() else None, encoding)
 
 
-def _pinned(asked: Asked, request: Request) -> Asked:
+def _deadline_s(text: bytes) -> float | None:
+    """Milliseconds as seconds; None for anything but a whole number of them."""
+    return int(text) / 1e3 if text.isdigit() and 0 < len(text) <= 9 and int(text) else None
+
+
+def _pinned(asked: Asked, header: bytes) -> Asked:
     """A release asked for by the `x-sluice-release` header counts like one in the path."""
-    header = request.header(b"x-sluice-release") if asked.version is None else None
-    if header is None:
-        return asked
     model, _, number = header.rpartition(b"/")
     is_meant = number.isdigit() and len(number) <= 18 and model in (b"", asked.model.encode())
     version = int(number) if is_meant else 0  # Which no release has.

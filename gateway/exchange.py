@@ -1,48 +1,56 @@
 """The life of one request: sent to its release, tried again or answered by stable when that fails, counted once.
 
-Knows releases, deadlines and who is charged. Framing is the business of `http1` and `upstream`.
+Knows releases, deadlines and who is charged. Framing is the business of `http1` and `upstream`, what an answer's head
+says of `wording`.
 """
 
-import re
-from collections.abc import Callable
 from time import monotonic  # The loop's own clock is cached and counts milliseconds.
+from typing import Protocol
 
-from gateway.answers import CLOSE, error_body, status_line
+from gateway.answers import error_body
 from gateway.balance import RetryBudget
 from gateway.config import GatewayConfig
 from gateway.counters import FALLBACKS, RETRIES, STARTED, Slot
-from gateway.http1 import ClientConnection, Request
-from gateway.live import Lane, LiveRoute
+from gateway.heads import AnswerHead, Request
+from gateway.http1 import JOIN_BYTES, ClientConnection
+from gateway.lanes import Lane, LiveRoute
+from gateway.memory import ByteLedger
 from gateway.paths import Asked, Kind
-from gateway.samples import Answer
-from gateway.upstream import Connection, Headers, Server
-from gateway.windows import Outcome, Role
+from gateway.upstream import Chunks, Connection, Server
+from gateway.windows import Outcome
+from gateway.wording import answer_lines, is_clients_fault, last_chunk, one_chunk, request_parts, shown_error
 
 HELD_BYTES = 64 * 1024
-HOP_BY_HOP = frozenset(
-    b"connection keep-alive proxy-authenticate proxy-authorization proxy-connection te trailer transfer-encoding "
-    b"upgrade".split()
-)
-_REWRITTEN = HOP_BY_HOP | {b"host", b"content-length", b"expect", b"x-request-id"}
-_PLAIN_CONNECTION = (b"keep-alive", b"close")
+"""A good answer is held back up to this size, so that a server that breaks inside it can still be replaced."""
 _NO_VERSION = b"has no available versions"
-_CLIENT_TEXT = re.compile(rb'\s*\{\s*"error"\s*:\s*"(failed to parse|Unable to parse)')
-"""How Triton starts the texts of 500 answers that are the client's fault (a body that is not valid)."""
-_TELLING = (b"Traceback", b'File \\"')
-"""What shows that an error's text tells of the server's inside."""
+_STATUS = {Outcome.TIMEOUT: 504, Outcome.UNAVAILABLE: 503, Outcome.SHED: 503}
+_TEXT = {
+    Outcome.UNAVAILABLE: "no server of this release can be reached",
+    Outcome.SHED: "too many requests wait for this model; try again in a second",
+}
 
-AnsweredCallback = Callable[["Exchange", Answer | None], None]
-"""Called after a good answer left; with the answer, if it was small enough to be recorded."""
+
+class Observer(Protocol):
+    """Who is told of exchanges after they are over; never on a request's way."""
+
+    def answered(self, exchange: "Exchange", body: Chunks | None) -> None:
+        """A good answer left. `body` is None where it is too large to be recorded."""
+
+    def over(self, exchange: "Exchange", status: int, latency_s: float) -> None:
+        """A request is over, however it ended; `status` 0 when nothing was answered."""
 
 
 class Plane:
     """What all exchanges of a worker share."""
 
-    __slots__ = ("budget", "in_flight", "on_answered", "sample_body_bytes", "write_timeout_s")
+    __slots__ = ("budget", "in_flight", "is_watched", "memory", "observer", "sample_body_bytes", "write_timeout_s")
 
-    def __init__(self, config: GatewayConfig, on_answered: AnsweredCallback) -> None:
+    def __init__(self, config: GatewayConfig, memory: ByteLedger, observer: Observer) -> None:
         self.budget = RetryBudget(config.retry_share)
-        self.on_answered = on_answered
+        self.memory = memory
+        self.observer = observer
+        self.is_watched = False
+        """Is `Observer.over` called?"""
         self.sample_body_bytes = config.sample_body_bytes
         self.write_timeout_s = config.write_timeout_s
         self.in_flight: set[Exchange] = set()
@@ -57,84 +65,124 @@ class Plane:
 class Exchange:
     """One request on its way. It is the listener of each attempt's connection."""
 
-    __slots__ = (
-        "_answer_body", "_answer_headers", "_answer_status", "_client", "_copy", "_ends_s", "_has_begun", "_is_chunked",
-        "_is_cut", "_is_held", "_lane", "_plane", "_resent", "_retried", "_server", "_slot", "_slow_since_s",
-        "_started_s", "_tries", "_will_close", "asked", "assigned", "attempt", "attempt_ends_s", "connection",
-        "fell_back", "key", "live", "request", "request_id", "role",
-    )  # fmt: skip
+    # What most requests never change stands here, so that it need not be set for each.
+    connection: Connection | None = None
+    attempt = 0
+    fell_back = False
+    _tries = 0
+    _server: Server | None = None
+    _seat: Lane | None = None
+    """The lane in which it counts as on its way."""
+    _queue: Lane | None = None
+    """The lane in which it waits for room."""
+    _head: AnswerHead | None = None
+    _size = 0
+    _kept: Chunks | None = None
+    """What was written of an answer already, while it is small enough to be recorded."""
+    _has_begun = _is_chunked = _retried = _resent = _will_close = False
+    _slow_since_s: float | None = None
 
     def __init__(
         self, plane: Plane, client: ClientConnection, request: Request, asked: Asked, live: LiveRoute, lane: Lane,
-        key: bytes, request_id: bytes,
+        key: bytes, request_id: bytes, deadline_s: float,
     ) -> None:  # fmt: skip
         self._plane = plane
         self._client: ClientConnection | None = client
-        self.request = request
-        self.request_id = request_id
-        self.key = key
-        self.asked = asked
+        self.request, self.request_id, self.key, self.asked = request, request_id, key, asked
         self.live = live
-        self.assigned = self._lane = lane
-        self.role = Role.ANSWERED if asked.version is None else Role.PINNED
-        self._slot: Slot | None = lane.slots.get(self.role) if asked.kind is not Kind.READ else None
-        self._started_s = monotonic()
-        self._ends_s = self._started_s + live.route.deadline_s
-        self.attempt_ends_s = self._ends_s
-        self.connection: Connection | None = None
-        self._server: Server | None = None
-        self.attempt = self._tries = 0
-        self.fell_back = self._retried = self._resent = self._has_begun = self._will_close = False
-        self._slow_since_s: float | None = None
-        self._reset_answer()
+        self.assigned = self.lane = lane
+        self._slot: Slot | None = None
+        if asked.kind is not Kind.READ:
+            self._slot = lane.answered_slot if asked.version is None else lane.pinned_slot
+        self.started_s = now = monotonic()
+        self._ends_s = self.attempt_ends_s = now + deadline_s
+        self.deadline_s = deadline_s
+        self._answer: Chunks = []
 
-    def _reset_answer(self) -> None:
-        self._answer_status = 0
-        self._answer_headers: Headers = []
-        self._answer_body: list[bytes] = []
-        self._copy: list[bytes] | None = None
-        self._is_held = self._is_cut = self._is_chunked = False
+    @property
+    def head(self) -> AnswerHead | None:
+        return self._head
+
+    @property
+    def is_pinned(self) -> bool:
+        return self.asked.version is not None
 
     # Attempts
 
     def start(self) -> None:
-        self._plane.in_flight.add(self)
-        self._plane.budget.earn()
+        now, lane, plane = self.started_s, self.lane, self._plane
+        plane.in_flight.add(self)
+        plane.budget.earn()
         if self._slot is not None:
             self._slot.add(STARTED)
-        if self._may_fall_back:
-            self.attempt_ends_s = self._started_s + self.live.route.deadline_s / 2
-        self._attempt(self._lane.pool.pick(self._started_s))
+        if lane.release != self.live.route.stable and self._may_fall_back:
+            self.attempt_ends_s = now + self.deadline_s / 2
+            if not self._may_try(lane, now):
+                self._fall_back(Outcome.UNAVAILABLE, now)
+                return
+        self._enter(lane, now)
 
     @property
     def _may_fall_back(self) -> bool:
-        return not self.fell_back and self.role is Role.ANSWERED and self._lane.release != self.live.route.stable
+        return not self.fell_back and not self.is_pinned and self.lane.release != self.live.route.stable
+
+    def _may_try(self, lane: Lane, now: float) -> bool:
+        if lane.is_silent(now, self.live.lanes[self.live.route.stable]):
+            lane.breaker.fell_silent(now)
+        return lane.breaker.lets_pass(now)
+
+    def _enter(self, lane: Lane, now: float) -> None:
+        """Take a place in the lane, or wait for one."""
+        if lane.in_flight < lane.most:
+            if not lane.in_flight:
+                lane.answered_s = now  # Nobody waited: it was not silent until now.
+            lane.in_flight += 1
+            self._seat = lane
+            self._attempt(lane.pool.pick(now))
+        elif lane.queue(self):
+            self._queue = lane
+            self.attempt_ends_s = min(self.attempt_ends_s, now + lane.room.wait_s)
+        else:
+            self._no_room(now)
+
+    def admitted(self) -> None:
+        """There is room now (lanes.Waiting)."""
+        self._seat, self._queue = self._queue, None
+        now = monotonic()
+        self.attempt_ends_s = now + (self._ends_s - now) / 2 if self._may_fall_back else self._ends_s
+        self._attempt(self.lane.pool.pick(now))
+
+    def _no_room(self, now: float) -> None:
+        if self._may_fall_back:
+            self._fall_back(Outcome.UNAVAILABLE, now)
+        else:
+            self._give_up(Outcome.SHED)
 
     def _attempt(self, server: Server | None, fresh: bool = False) -> None:
-        self._reset_answer()
         self._server = server
         if server is None:
             self.failed(Outcome.UNAVAILABLE, False)
             return
         self._tries += 1
         self.attempt = self._tries
-        server.send(self, request_bytes(self.request, self.asked, self._lane.release, server, self.request_id), fresh)
+        server.send(self, request_parts(self.request, self.asked, self.lane, server, self.request_id), fresh)
 
     def expired(self) -> None:
-        """This attempt's time is up: the server's to answer, or the client's to read."""
-        self._give_up_attempt()
+        """This attempt's time is up: the server's to answer, the client's to read, or the queue's to move."""
+        if self._queue is not None:
+            self._leave_queue()
+            self._no_room(monotonic())
+            return
+        self.attempt = 0
+        connection, self.connection = self.connection, None
+        if connection is not None:
+            connection.abandon()
         if self._slow_since_s is None or self._client is None:
             self.failed(Outcome.TIMEOUT, False)
             return
         client = self._client
         self.client_gone()
         client.abort()
-
-    def _give_up_attempt(self) -> None:
-        self.attempt = 0
-        connection, self.connection = self.connection, None
-        if connection is not None:
-            connection.abandon()
 
     def failed(self, outcome: Outcome, was_stale: bool) -> None:
         """The attempt failed: send again, fall back, try elsewhere, or tell the client."""
@@ -145,141 +193,133 @@ class Exchange:
             self._resent = True  # A kept connection that the server had closed: nobody's failure.
             self._attempt(server, fresh=True)
             return
-        if server is not None:
-            server.health.failed(now)
+        self._blame(now)
         if self._has_begun:
             self._count(outcome)
-            self._leave()
-            if self._client is not None:
-                self._client.abort()
-            return
-        if not self._try_elsewhere(outcome, now):
+            client = self._client
+            self._leave(0)
+            if client is not None:
+                client.abort()
+        elif not self._try_elsewhere(outcome, now):
             self._give_up(outcome)
+
+    def _blame(self, now: float) -> None:
+        self.lane.breaker.failed(now)
+        if self._server is not None:
+            self._server.health.failed(now)
 
     def _try_elsewhere(self, outcome: Outcome, now: float) -> bool:
         if self._client is None or now >= self._ends_s:
             return False
         if self._may_fall_back:
-            self.fell_back = True
-            self._count(outcome)
-            if self.assigned.slots.get(self.role) is not None:
-                self.assigned.slots[self.role].add(FALLBACKS)
-            self._lane = self.live.lanes[self.live.route.stable]
-            self.attempt_ends_s = self._ends_s
-            self._resent = False
-            self._attempt(self._lane.pool.pick(now))
+            self._fall_back(outcome, now)
             return True
-        other = None if self._retried else self._lane.pool.pick(now, without=self._server)
+        other = None if self._retried else self.lane.pool.pick(now, without=self._server)
         if other is None or not self._plane.budget.spend():
             return False
         self._retried = True
         if self._slot is not None:
             self._slot.add(RETRIES)
+        self._forget_answer()
         self._attempt(other)
         return True
 
+    def _fall_back(self, outcome: Outcome, now: float) -> None:
+        """The candidate is charged, and stable answers."""
+        self.fell_back = True
+        slot = self._slot
+        self._count(outcome)
+        if slot is not None:
+            slot.add(FALLBACKS)
+        self._leave_seat()
+        self.lane = self.live.lanes[self.live.route.stable]
+        self.attempt_ends_s = self._ends_s
+        self._resent = False
+        self._forget_answer()
+        self._enter(self.lane, now)
+
+    def _forget_answer(self) -> None:
+        self._head, self._answer, self._size = None, [], 0
+
     def _give_up(self, outcome: Outcome) -> None:
         self._count(outcome)
-        self._leave()
-        if self._client is None:
+        client, status = self._client, _STATUS.get(outcome, 502)
+        self._leave(status)
+        if client is None:
             return
-        status = 504 if outcome is Outcome.TIMEOUT else 503 if outcome is Outcome.UNAVAILABLE else 502
-        text = {
-            Outcome.TIMEOUT: f"no answer within {self.live.route.deadline_s:g} s",
-            Outcome.UNAVAILABLE: "no server of this release can be reached",
-        }.get(outcome, "the server broke the connection before it answered")
+        if outcome is Outcome.TIMEOUT:
+            text = f"no answer within {self.deadline_s:g} s"
+        else:
+            text = _TEXT.get(outcome, "the server broke the connection before it answered")
         retry = b"retry-after: 1\r\n" if status == 503 else b""
-        self._client.answer(self.request, status, error_body(text), self._own_headers() + retry)
+        client.answer(self.request, status, error_body(text), b"%s\r\n%s" % (self.own_lines, retry))
 
     # The answer (upstream.Listener)
 
-    def head_arrived(self, status: int, headers: Headers) -> None:
-        self._answer_status = status
-        self._answer_headers = headers
-        self._is_held = status >= 400
-        if not self._is_held and status == 200 and self.asked.kind is Kind.INFER:
-            self._copy = []
+    def arrived(self, head: AnswerHead | None, chunks: Chunks, is_last: bool) -> None:
+        if head is not None:
+            self._head = head
+        assert self._head is not None
+        for chunk in chunks:
+            self._size += len(chunk)
+        is_good = self._head.status < 400
+        if is_good or self._size <= HELD_BYTES:  # An error is held until it is whole, and none needs more than this.
+            self._answer += chunks
+        if is_last:
+            self.attempt = 0
+            self.connection = None
+            if is_good:
+                self._succeeded()
+            else:
+                self._ended_badly()
+        elif is_good and (self._has_begun or self._size > HELD_BYTES or self.asked.kind is Kind.GENERATE):
+            self._write_part()
 
-    def body_arrived(self, chunks: list[bytes]) -> None:
-        if self._is_held:
-            self._hold(chunks)
-            return
-        self._answer_body += chunks
-        if self._copy is not None:
-            self._copy += chunks
-            if sum(map(len, self._copy)) > self._plane.sample_body_bytes:
-                self._copy = None
-        if self._has_begun or self.asked.kind is Kind.GENERATE or sum(map(len, self._answer_body)) > HELD_BYTES:
-            self._write_part(False)
+    def _succeeded(self) -> None:
+        now = monotonic()
+        if self._server is not None and self._server.health.failures:
+            self._server.health.succeeded(now)
+        latency_s = now - self.started_s
+        if not self.fell_back:
+            self.lane.answered(now, latency_s)
+            if self._slot is not None:
+                self._slot.ended_ok(latency_s * 1e6)
+                self._slot = None
+        assert self._head is not None
+        is_told = self._client is not None and self._head.status == 200 and self.asked.kind is Kind.INFER
+        self._write_last()
+        if is_told:
+            self._plane.observer.answered(self, self._recordable())
 
-    def _hold(self, chunks: list[bytes]) -> None:
-        """Keep an error until it is whole, for it may be answered by another server; no error needs more than this."""
-        if not self._is_cut:
-            self._answer_body += chunks
-            self._is_cut = sum(map(len, self._answer_body)) > HELD_BYTES
+    def _recordable(self) -> Chunks | None:
+        if self._size > self._plane.sample_body_bytes:
+            return None
+        return self._answer if self._kept is None else self._kept + self._answer
 
-    def ended(self) -> None:
-        """The answer is whole."""
-        self.attempt = 0
-        self.connection = None
-        status = self._answer_status
-        if status >= 500 and not self._is_clients_fault():
-            self._server_error(Outcome.SERVER_ERROR)
-        elif status == 404 and _NO_VERSION in b"".join(self._answer_body):
-            self._server_error(Outcome.UNAVAILABLE)
+    def _ended_badly(self) -> None:
+        assert self._head is not None
+        status, text = self._head.status, b"".join(self._answer)
+        if status == 500 and is_clients_fault(text):
+            self._head.status = 400  # Which it is: see facts on Triton, server#8762.
+        elif status >= 500 or (status == 404 and _NO_VERSION in text):
+            now = monotonic()
+            outcome = Outcome.SERVER_ERROR if status >= 500 else Outcome.UNAVAILABLE
+            self._blame(now)
+            if self._try_elsewhere(outcome, now):
+                return
+            self._count(outcome)
         else:
-            self._finish()
-
-    def _server_error(self, outcome: Outcome) -> None:
-        assert self._server is not None
-        self._server.health.failed(monotonic())
-        if self._try_elsewhere(outcome, monotonic()):
-            return
-        self._count(outcome)
-        self._leave()
-        if self._client is not None:
-            self._write_whole()
-
-    def _is_clients_fault(self) -> bool:
-        return self._answer_status == 500 and _CLIENT_TEXT.match(b"".join(self._answer_body)) is not None
-
-    def _finish(self) -> None:
-        if self._server is not None:
-            self._server.health.succeeded()
-        latency_us = (monotonic() - self._started_s) * 1e6
-        if self._answer_status >= 400:
-            self._count(Outcome.CLIENT_ERROR)
-        elif self._slot is not None and not self.fell_back:
-            self._slot.ended_ok(latency_us)
-            self._slot = None
-        self._leave()
-        if self._client is None:
-            return
-        self._write_whole()
-        if self._answer_status == 200 and self.asked.kind is Kind.INFER:
-            copy = self._copy
-            answer = None if copy is None else recorded_answer(self._lane.release, self._answer_headers, copy)
-            self._plane.on_answered(self, answer)
-
-    def _write_whole(self) -> None:
-        """Write what is left of the answer, and let go of the client."""
-        client = self._client
-        assert client is not None
-        if self._is_held:
-            self._hide_inside()
-        self._write_part(True)
-        self._client = None
-        client.answered(not self._will_close)
-
-    def _hide_inside(self) -> None:
-        """Replace an error's text that is cut, cannot be read here, or tells of the server's inside."""
-        headers, body = dict(self._answer_headers), b"".join(self._answer_body)
-        is_readable = not self._is_cut and headers.get(b"content-encoding", b"identity") == b"identity"
-        if is_readable and not any(word in body for word in _TELLING):
-            return
-        name, request_id = self._lane.release_name.decode(), self.request_id.decode()
-        self._answer_body = [error_body(f"release {name} failed to answer this request (request id {request_id})")]
-        self._answer_headers = [(b"content-type", b"application/json")]
+            now = monotonic()
+            self.lane.answered(now, self.lane.mean_s)
+            if self._server is not None:
+                self._server.health.succeeded(now)
+        self._count(Outcome.CLIENT_ERROR)
+        shown = shown_error(self._head, text, self._size > HELD_BYTES, self.lane.release_name, self.request_id)
+        if shown is not None:
+            self._answer = [shown]
+            self._head.passed = [b"content-type: application/json\r\n", b"content-length: %d\r\n" % len(shown)]
+            self._head.length = len(shown)
+        self._write_last()
 
     def _count(self, outcome: Outcome) -> None:
         """Charge or excuse the release that was assigned first, once."""
@@ -287,8 +327,28 @@ class Exchange:
         if slot is not None:
             slot.add(outcome)
 
-    def _leave(self) -> None:
-        self._plane.in_flight.discard(self)
+    def _leave(self, status: int) -> None:
+        """Over: give back what it held. `status` is what the client saw, 0 for nothing."""
+        plane = self._plane
+        plane.in_flight.discard(self)
+        self._leave_seat()
+        if self._queue is not None:
+            self._leave_queue()
+        self._client = None
+        if self.request.held_bytes:
+            plane.memory.release(self.request)
+        if plane.is_watched:
+            plane.observer.over(self, status, monotonic() - self.started_s)
+
+    def _leave_seat(self) -> None:
+        seat, self._seat = self._seat, None
+        if seat is not None:
+            seat.leave()
+
+    def _leave_queue(self) -> None:
+        queue, self._queue = self._queue, None
+        if queue is not None:
+            queue.unqueue(self)
 
     # The client's side (http1.Exchanging)
 
@@ -299,7 +359,7 @@ class Exchange:
         if self.connection is not None:
             self.connection.resume_reading()
         if not self.attempt:
-            self._leave()
+            self._leave(0)
 
     def client_is_slow(self) -> None:
         """The client does not read: neither does the gateway, and the release's time stands still."""
@@ -312,84 +372,65 @@ class Exchange:
     def client_is_ready(self) -> None:
         if self._slow_since_s is not None:
             waited_s, self._slow_since_s = monotonic() - self._slow_since_s, None
-            self._started_s += waited_s
+            self.started_s += waited_s
             self._ends_s += waited_s
             self.attempt_ends_s = self._ends_s
         if self.connection is not None:
             self.connection.resume_reading()
 
-    def _write_part(self, is_last: bool) -> None:
+    @property
+    def own_lines(self) -> bytes:
+        """The gateway's own fields of the answer's head, the last one's line end left out."""
+        if self.fell_back:
+            return b"x-sluice-fallback: %s\r\n%s%s" % (
+                self.assigned.release_name, self.lane.own_lines, self.request_id,
+            )  # fmt: skip
+        return self.lane.own_lines + self.request_id
+
+    def _write_part(self) -> None:
         """Write what has arrived; the head goes out with the first part."""
-        body, self._answer_body = self._answer_body, []
-        if self._client is None:
+        body, self._answer = self._answer, []
+        if self._size <= self._plane.sample_body_bytes:
+            self._kept = (self._kept or []) + body
+        client = self._client
+        if client is None:
             return
-        data: list[bytes] = []
+        parts: Chunks = []
         if not self._has_begun:
             self._has_begun = True
-            data.append(self._answer_head(whole_size=sum(map(len, body)) if is_last else None))
-        if self.request.method == b"HEAD":
-            pass
-        elif self._is_chunked:
-            if body:
-                data += [b"%x\r\n" % sum(map(len, body)), *body, b"\r\n"]
-            if is_last:
-                data.append(b"0\r\n\r\n")
+            parts.append(b"".join(self._begin_answer(client, None)))
+        if self.asked.kind is Kind.GENERATE:
+            self._ends_s = self.attempt_ends_s = monotonic() + self.deadline_s  # From part to part.
+        if self.request.method != b"HEAD":
+            parts += one_chunk(body) if self._is_chunked else body
+        client.write_parts(parts)
+
+    def _begin_answer(self, client: ClientConnection, whole_size: int | None) -> list[bytes]:
+        assert self._head is not None
+        self._will_close = client.will_close(self.request)
+        lines, self._is_chunked = answer_lines(
+            self._head, self.own_lines, self._will_close, self.request.takes_chunks, whole_size
+        )
+        return lines
+
+    def _write_last(self) -> None:
+        """Write what is left of the answer, and let go of the client."""
+        client, body = self._client, self._answer
+        assert self._head is not None
+        if client is None:
+            self._leave(0)
+            return
+        is_head = self.request.method == b"HEAD"
+        if self._has_begun:
+            if not is_head:
+                client.write_parts(last_chunk(body) if self._is_chunked else body)
         else:
-            data += body
-        self._client.write(data)
-
-    def _answer_head(self, whole_size: int | None) -> bytes:
-        assert self._client is not None
-        lines = [status_line(self._answer_status)]
-        length: bytes | None = None
-        for name, value in self._answer_headers:
-            if name == b"content-length":
-                length = value
-            elif name not in HOP_BY_HOP and name[:9] != b"x-sluice-" and name != b"x-request-id":
-                lines += (name, b": ", value, b"\r\n")
-        if whole_size is not None:
-            length = b"%d" % whole_size
-        self._will_close = self._client.will_close(self.request)
-        if length is not None:
-            lines += (b"content-length: ", length, b"\r\n")
-        elif self.request.takes_chunks:
-            self._is_chunked = True
-            lines.append(b"transfer-encoding: chunked\r\n")
-        lines += (self._own_headers(), CLOSE if self._will_close else b"", b"\r\n")
-        return b"".join(lines)
-
-    def _own_headers(self) -> bytes:
-        fallback = b"x-sluice-fallback: %s\r\n" % self.assigned.release_name if self.fell_back else b""
-        return b"x-sluice-release: %s\r\nx-request-id: %s\r\n%s" % (self._lane.release_name, self.request_id, fallback)
-
-
-def recorded_answer(release: int, headers: Headers, body: list[bytes]) -> Answer:
-    known = dict(headers)
-    length = known.get(b"inference-header-content-length", b"")
-    encoding = known.get(b"content-encoding", b"").decode("latin-1")
-    return Answer(release, b"".join(body), int(length) if length.isdigit() else None, encoding)
-
-
-def request_bytes(request: Request, asked: Asked, release: int, server: Server, request_id: bytes) -> list[bytes]:
-    """The request as it goes to a server: its head written anew, its body as it came (which only POST has)."""
-    is_post = request.method == b"POST"
-    dropped = _REWRITTEN
-    path = f"/v2/models/{asked.model}/versions/{release}".encode() + asked.action
-    lines = [b"POST " if is_post else b"GET ", path, b" HTTP/1.1\r\nhost: ", server.address.encode(), b"\r\n"]
-    accepts = False
-    for name, value in request.headers:
-        if name == b"connection" and value.lower() not in _PLAIN_CONNECTION:
-            dropped = dropped.union(named.strip(b" \t").lower() for named in value.split(b","))
-    for name, value in request.headers:
-        if name not in dropped and name[:9] != b"x-sluice-":
-            lines += (name, b": ", value, b"\r\n")
-            accepts = accepts or name == b"accept-encoding"
-    if not accepts:
-        lines.append(b"accept-encoding: identity\r\n")
-    lines += (b"x-request-id: ", request_id, b"\r\n")
-    if not is_post:
-        return [b"".join((*lines, b"\r\n"))]
-    lines += (b"content-length: ", b"%d" % request.size, b"\r\n\r\n")
-    if request.size < HELD_BYTES:
-        return [b"".join(lines + request.body)]
-    return [b"".join(lines), *request.body]
+            head = self._begin_answer(client, self._size)
+            if is_head:
+                client.write(b"".join(head))
+            elif self._size <= JOIN_BYTES:
+                client.write(b"".join((*head, *body)))
+            else:
+                client.write_parts([b"".join(head), *body])
+        self._leave(self._head.status)
+        client.answered(not self._will_close)

@@ -1,50 +1,33 @@
 """The client's side of the wire: HTTP/1.1 requests in, answers out, in order.
 
-Holds every limit before anything is kept, and answers what is ambiguous with one 400 and a closed connection. Knows
-framing and back-pressure; does not know models, releases or servers: a whole request goes to `Handler.handle`.
+Holds every limit before anything is kept, and answers what is ambiguous with one refusal and a closed connection. Knows
+framing and back-pressure; does not know models, releases or servers: a whole request goes to `Handler.handle`, one at a
+time, and what a client sends meanwhile is left unread.
 """
 
 import asyncio
-import re
-from collections import deque
+import resource
+from collections import Counter
 from typing import Protocol, cast
 
-import httptools
-
-from gateway.answers import CLOSE, error_answer, whole_answer
+from gateway.answers import CLOSE, RefusedError, error_answer, whole_answer
+from gateway.chunks import ChunkLimits, ChunkReader
 from gateway.config import GatewayConfig
-
-Headers = list[tuple[bytes, bytes]]
+from gateway.heads import CHUNKED, END, Request, RequestReader
+from gateway.memory import ByteLedger
 
 JOIN_BYTES = 64 * 1024
 """Writes up to this size are joined into one; larger ones are handed on as the chunks they came in."""
 CLOSING_S = 2.0
 """How long a client may take to close its side after we closed ours."""
-_TARGET_BYTES = frozenset(range(0x21, 0x7F)) - {ord("#")}
-_HOST = re.compile(rb"[A-Za-z0-9._~%!$&'()*+;=:\[\]-]+")
+RATE_AFTER_S = 5.0
+"""How long a body may take before its rate is looked at."""
+BLANK_BYTES = 16
+"""Empty lines before a request that are skipped (RFC 9112, 2.2), in bytes."""
+_CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
 
-
-class Request:
-    """A whole request: `headers` have lower-case names, `body` is the chunks as they came, of `size` bytes in all.
-
-    `takes_chunks` is false for HTTP/1.0, whose clients know an answer's end by its length or by the close only.
-    """
-
-    __slots__ = ("body", "headers", "keep_alive", "method", "size", "takes_chunks", "target")
-
-    def __init__(self) -> None:
-        self.method = b""
-        self.target = b""
-        self.headers: Headers = []
-        self.body: list[bytes] = []
-        self.size = 0
-        self.keep_alive = self.takes_chunks = True
-
-    def header(self, name: bytes) -> bytes | None:
-        for known, value in self.headers:
-            if known == name:
-                return value
-        return None
+_HEAD, _SIZED, _CHUNKS, _BUSY, _OVER = range(5)
+"""What comes next: a head, a body, chunks; nothing while a request is answered; nothing ever."""
 
 
 class Exchanging(Protocol):
@@ -63,45 +46,70 @@ class Handler(Protocol):
     def handle(self, request: Request, client: "ClientConnection") -> Exchanging | None: ...
 
 
-class RefusedError(Exception):
-    """A request that is not taken: its status and why. The connection is closed after it."""
+class Front:
+    """What all client connections of a worker share."""
 
-    def __init__(self, status: int, text: str) -> None:
-        super().__init__(text)
-        self.status = status
-        self.text = text
+    def __init__(self, handler: Handler, limits: GatewayConfig, memory: ByteLedger) -> None:
+        self.handler, self.limits, self.memory = handler, limits, memory
+        self.reader = RequestReader(
+            limits.request_line_bytes, limits.field_bytes, limits.head_bytes, limits.head_fields, limits.body_bytes
+        )
+        self.chunks = ChunkLimits(limits.body_bytes, limits.body_chunks, limits.head_bytes, limits.head_fields)
+        self.connections: set[ClientConnection] = set()
+        self.is_draining = self.is_tight = False
+        self.requests_most = limits.requests_per_connection
+        self._most = limits.connections or most_connections()
+        self._by_address: Counter[str] = Counter()
+
+    def enter(self, connection: "ClientConnection", address: str) -> bool:
+        """A connection was made; False when there are too many."""
+        self.connections.add(connection)
+        self._by_address[address] += 1
+        own = address.startswith("127.") or address == "::1"
+        most = self.limits.connections_per_address
+        return len(self.connections) <= self._most and (own or not most or self._by_address[address] <= most)
+
+    def leave(self, connection: "ClientConnection", address: str) -> None:
+        self.connections.discard(connection)
+        self._by_address[address] -= 1
+        if not self._by_address[address]:
+            del self._by_address[address]
+
+
+def most_connections() -> int:
+    """Four fifths of the files that the process may open, and at least 64 left for its servers."""
+    files = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
+    return max(1, min(files * 4 // 5, files - 64))
 
 
 class ClientConnection(asyncio.Protocol):
     """One client's connection: parses requests, hands on one at a time, writes answers."""
 
     __slots__ = (
-        "_connections", "_exchange", "_fields", "_handler", "_has_begun", "_has_ended", "_has_host", "_has_length",
-        "_has_upgrade", "_head_size", "_in_body", "_is_chunked", "_is_closing", "_is_paused", "_is_slow", "_limits",
-        "_loop", "_parser", "_queue", "_refused", "_request", "_wants_continue", "_wire_bytes", "deadline_s", "is_busy",
-        "is_draining", "transport",
+        "_address", "_answered", "_began_s", "_chunks", "_exchange", "_front", "_has_ended", "_held", "_is_closing",
+        "_is_paused", "_is_slow", "_loop", "_request", "_scanned", "_state", "_unread", "deadline_s", "transport",
     )  # fmt: skip
 
-    def __init__(self, handler: Handler, limits: GatewayConfig, connections: "set[ClientConnection]") -> None:
-        self._handler = handler
-        self._limits = limits
-        self._connections = connections
+    def __init__(self, front: Front) -> None:
+        self._front = front
         self._loop = asyncio.get_running_loop()
-        self._parser = httptools.HttpRequestParser(self)
-        self._queue: deque[Request] = deque()
+        self._state = _HEAD
+        self._held = b""
+        """What was received and not read yet; its first `_scanned` bytes hold no end of a head."""
+        self._scanned = self._answered = self._unread = 0
+        self._request: Request | None = None
+        """The one whose body is arriving, or that is being answered."""
+        self._chunks: ChunkReader | None = None
         self._exchange: Exchanging | None = None
-        self._refused: RefusedError | None = None
         self.transport: asyncio.Transport | None = None
-        self.is_busy = self.is_draining = False
         self._is_closing = self._is_paused = self._is_slow = self._has_ended = False
-        self.deadline_s = self._loop.time() + limits.head_timeout_s
-        self._begin()
+        self._began_s = 0.0
+        self.deadline_s = self._loop.time() + front.limits.idle_timeout_s
 
-    def _begin(self) -> None:
-        self._request = Request()
-        self._head_size = self._fields = self._wire_bytes = 0
-        self._has_begun = self._in_body = self._is_chunked = False
-        self._has_host = self._has_length = self._has_upgrade = self._wants_continue = False
+    @property
+    def is_busy(self) -> bool:
+        """Is a request being answered?"""
+        return self._state == _BUSY
 
     @property
     def _is_open(self) -> bool:
@@ -111,225 +119,257 @@ class ClientConnection(asyncio.Protocol):
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self.transport = cast(asyncio.Transport, transport)  # uvloop's are not subclasses.
-        self._connections.add(self)
+        peer = transport.get_extra_info("peername")
+        self._address = peer[0] if peer else ""
+        if not self._front.enter(self, self._address):
+            self._refuse(RefusedError(503, "too many connections; try again in a second"))
+        elif self._front.is_draining:
+            self.drain()
 
     def data_received(self, data: bytes) -> None:
-        if self._refused is not None or self._is_closing:
-            return
-        self._wire_bytes += len(data)
+        state = self._state
         try:
-            self._feed(data)
-            self._check_wire()
-        except httptools.HttpParserError:
-            if self._refused is None:
-                self._refused = RefusedError(400, "the request is not valid HTTP/1.1, or its framing is ambiguous")
+            if state == _HEAD:
+                self._read_head(self._held + data if self._held else data)
+            elif state == _SIZED:
+                self._read_sized(data)
+            elif state == _CHUNKS:
+                self._read_chunks(data)
+            elif state == _BUSY:
+                self._held += data
+                self._pause_reading(True)
         except RefusedError as exc:
-            self._refused = exc
-        self._next()
-
-    def _feed(self, data: bytes) -> None:
-        while True:
-            try:
-                self._parser.feed_data(data)
-                return
-            except httptools.HttpParserUpgrade as exc:
-                # An upgrade is not taken up (RFC 9110, 7.8), but the parser skipped the body: read the head again.
-                data = _head_without_upgrade(self._request) + data[exc.args[0] :]
-                self._parser = httptools.HttpRequestParser(self)
-                self._begin()
-
-    def _check_wire(self) -> None:
-        """Hold what the parser does not show: a head without end, and chunks that are more framing than content."""
-        most = self._limits.head_bytes + self._limits.request_line_bytes
-        if not self._in_body and self._wire_bytes > most:
-            raise RefusedError(431, f"the request's head is longer than {self._limits.head_bytes} bytes")
-        if self._is_chunked and self._wire_bytes - self._request.size > most + self._request.size:
-            raise RefusedError(400, "the chunks' framing is larger than their content")
+            self._refuse(exc)
 
     def eof_received(self) -> bool:
         self._has_ended = True
-        return self.is_busy or bool(self._queue)  # A half-closed client still gets its answers.
+        if self._state == _BUSY or (self._state == _HEAD and self._held and END in self._held):
+            return True  # A half-closed client still gets its answers.
+        if self._is_closing:
+            self._drop()
+        return False
 
     def connection_lost(self, exc: Exception | None) -> None:
-        self._connections.discard(self)
+        self._front.leave(self, self._address)
         self._is_closing = True
-        self._queue.clear()
+        self._note_unread(0)
+        request, self._request = self._request, None
         exchange, self._exchange = self._exchange, None
         if exchange is not None:
             exchange.client_gone()
+        elif request is not None:
+            self._front.memory.release(request)
+        self._state, self._held = _OVER, b""
 
     def pause_writing(self) -> None:
         self._is_slow = True
+        assert self.transport is not None
+        self._note_unread(self.transport.get_write_buffer_size())
         if self._exchange is not None:
             self._exchange.client_is_slow()
+        if self._front.memory.is_full:
+            self.abort()
 
     def resume_writing(self) -> None:
         self._is_slow = False
+        self._note_unread(0)
         if self._exchange is not None:
             self._exchange.client_is_ready()
-        self._next()
+        if self._state == _HEAD:
+            self._go_on()
 
-    # httptools' callbacks
+    def _note_unread(self, size: int) -> None:
+        self._front.memory.held_bytes += size - self._unread
+        self._unread = size
 
-    def on_message_begin(self) -> None:
-        self._has_begun = True
-        self.deadline_s = self._loop.time() + self._limits.head_timeout_s
+    # Reading
 
-    def on_url(self, url: bytes) -> None:
-        self._request.target += url
-        if len(self._request.target) > self._limits.request_line_bytes:
-            self._stop(414, f"the request line is longer than {self._limits.request_line_bytes} bytes")
-
-    def on_header(self, name: bytes, value: bytes) -> None:
-        self._fields += 1
-        self._head_size += len(name) + len(value) + 4
-        if self._fields > self._limits.head_fields:
-            self._stop(431, f"the request has more than {self._limits.head_fields} header fields")
-        if self._head_size > self._limits.head_bytes:
-            self._stop(431, f"the request's head is longer than {self._limits.head_bytes} bytes")
-        if self._in_body:  # A trailer: bounded above, and dropped.
-            return
-        name = name.lower()
-        if name in _FRAMING:
-            self._note_framing(name, value)
-        elif b"_" in name and name.replace(b"_", b"-") in _FRAMING:
-            self._stop(400, "a header's name must not look like another's")
-        self._request.headers.append((name, value))
-
-    def _note_framing(self, name: bytes, value: bytes) -> None:
-        if name == b"host":
-            if self._has_host or not _HOST.fullmatch(value):
-                self._stop(400, "a request needs exactly one valid Host")
-            self._has_host = True
-        elif name == b"content-length":
-            if self._has_length or not value.isdigit() or (len(value) > 1 and value[:1] == b"0"):
-                self._stop(400, "Content-Length must be one plain number")
-            self._has_length = True
-            if int(value) > self._limits.body_bytes:
-                self._stop(413, f"the body is larger than {self._limits.body_bytes} bytes")
-        elif name == b"transfer-encoding":
-            if self._is_chunked or value.lower() != b"chunked":
-                self._stop(400, "Transfer-Encoding must be one 'chunked'")
-            self._is_chunked = True
-        elif name == b"upgrade":
-            self._has_upgrade = True
-        elif value.lower() != b"100-continue" or self._wants_continue:
-            self._stop(417, "only 'Expect: 100-continue' is understood")
+    def _read_head(self, data: bytes) -> None:
+        end = data.find(END, self._scanned)
+        if end < 0 or data[0] == 13:
+            data = self._await_head(data)
+            end = data.find(END, self._scanned) if data else -1
+            if end < 0:
+                return
+        request = self._front.reader.read(data[:end])
+        self._held, self._scanned = b"", 0
+        at = end + 4
+        length = request.length
+        more = len(data) - at - length
+        if length == CHUNKED:
+            self._begin_body(request, _CHUNKS)
+            self._chunks = ChunkReader(self._front.chunks)
+            self._read_chunks(data[at:])
+        elif more < 0:
+            self._begin_body(request, _SIZED)
+            if len(data) > at:
+                self._read_sized(memoryview(data)[at:] if len(data) - at > JOIN_BYTES else data[at:])
+        elif more:
+            if length:
+                request.body.append(data[at : at + length])
+            self._hand_on(request, length, data[at + length :])
         else:
-            self._wants_continue = True
+            if length:
+                request.body.append(data[at:] if length < JOIN_BYTES else memoryview(data)[at:])
+            self._hand_on(request, length, b"")
 
-    def on_headers_complete(self) -> None:
-        request, version = self._request, self._parser.get_http_version()
-        request.method = self._parser.get_method()
-        request.takes_chunks = version == "1.1"
-        request.keep_alive = request.takes_chunks and self._parser.should_keep_alive()
-        if version not in ("1.1", "1.0"):
-            self._stop(505, "only HTTP/1.1 and HTTP/1.0 are understood")
-        if not self._has_host and version == "1.1":
-            self._stop(400, "a request needs exactly one valid Host")
-        if self._is_chunked and (self._has_length or version == "1.0"):
-            self._stop(400, "the request's framing is ambiguous")
-        if not _TARGET_BYTES.issuperset(request.target) or request.target[:1] != b"/":
-            self._stop(400, "the request's target must be a path of visible ASCII characters")
-        self._in_body = True
-        self.deadline_s = self._loop.time() + self._limits.body_timeout_s
-        if self._wants_continue and not self.is_busy and not self._queue:
-            self._say_continue()
+    def _await_head(self, data: bytes) -> bytes:
+        """Skip empty lines, keep what has come of a head. What to read now: nothing when it is too early."""
+        if data[:1] == b"\r":
+            blank = len(data) - len(data.lstrip(b"\r\n"))
+            if blank > BLANK_BYTES or (data[:2] != b"\r\n" and len(data) > 1):
+                raise RefusedError(400, "too many empty lines before a request")
+            if len(data) > 1:
+                data = data[2:]
+                return self._await_head(data) if data else self._keep_part(data)
+        if data.find(END, self._scanned) >= 0:
+            return data
+        return self._keep_part(data)
 
-    def _say_continue(self) -> None:
-        self._wants_continue = False
-        if self._is_open and self._request.takes_chunks and not self._request.size:
-            self.write([b"HTTP/1.1 100 Continue\r\n\r\n"])
+    def _keep_part(self, data: bytes) -> bytes:
+        if not self._held and data:
+            self.deadline_s = self._loop.time() + self._front.limits.head_timeout_s
+        self._front.reader.check_part(data, self._scanned)
+        self._held, self._scanned = data, max(0, len(data) - 3)
+        self._read_on()
+        return b""
 
-    def on_body(self, body: bytes) -> None:
-        request = self._request
-        request.size += len(body)
-        if request.size > self._limits.body_bytes:
-            self._stop(413, f"the body is larger than {self._limits.body_bytes} bytes")
-        request.body.append(body)
-
-    def on_message_complete(self) -> None:
-        if self._has_upgrade and self._parser.should_upgrade():
-            return  # Not complete at all: see `_feed`.
-        self._queue.append(self._request)
-        self._begin()
-        if len(self._queue) > self._limits.pipelined_requests:
-            self._stop(400, f"more than {self._limits.pipelined_requests} requests at once on one connection")
-
-    def _stop(self, status: int, text: str) -> None:
-        """Refuse from inside a parser's callback: it comes out of feed_data as the error's context."""
-        self._refused = RefusedError(status, text)
-        raise self._refused
-
-    # One request after the other
-
-    def _next(self) -> None:
-        """Hand on the next request, unless one is being answered or its answers are not read; then see to reading."""
-        while self._queue and not self.is_busy and not self._is_slow:
-            request = self._queue.popleft()
-            self.is_busy = True
-            exchange = self._handler.handle(request, self)
-            if self.is_busy:
-                self._exchange = exchange
-        if not self._is_open:
-            return
-        self._pause_reading(bool(self._queue) or (self._is_slow and not self.is_busy))
-        if self._queue or self.is_busy:
-            return
-        if self._refused is not None:
-            self._say_refused(self._refused)
-        elif self._has_ended:
+    def _read_on(self) -> None:
+        """More must come for the request to be whole."""
+        if self._has_ended:
+            self._drop()
             self._close()
-        elif self._wants_continue and self._in_body:
-            self._say_continue()
+        else:
+            self._pause_reading(False)
+
+    def _begin_body(self, request: Request, state: int) -> None:
+        self._state, self._request = state, request
+        self._began_s = self._loop.time()
+        self.deadline_s = self._began_s + self._front.limits.body_read_timeout_s
+        if request.length > 0 or request.length == CHUNKED:
+            if not self._front.memory.has_room(max(request.length, 0)):
+                raise RefusedError(503, "too many bodies are held at the moment; try again in a second")
+            if request.expects:
+                self.write(_CONTINUE)
+        self._read_on()
+
+    def _read_sized(self, data: bytes | memoryview) -> None:
+        request = self._request
+        assert request is not None
+        missing = request.length - request.size
+        behind = b""
+        if len(data) > missing:
+            data, behind = data[:missing], bytes(data[missing:])
+        request.body.append(data)
+        self._came(request, len(data))
+        if request.size == request.length:
+            self._hand_on(request, 0, behind)
+
+    def _read_chunks(self, data: bytes) -> None:
+        request, chunks = self._request, self._chunks
+        assert request is not None
+        assert chunks is not None
+        known = len(request.body)
+        behind = chunks.feed(data, request.body)
+        self._came(request, sum(map(len, request.body[known:])))
+        if behind is not None:
+            self._chunks = None
+            self._hand_on(request, 0, behind)
+
+    def _came(self, request: Request, size: int) -> None:
+        """Account for bytes of a body that takes more than one read."""
+        request.size += size
+        memory, limits, now = self._front.memory, self._front.limits, self._loop.time()
+        if not memory.hold(request, size):
+            raise RefusedError(503, "too many bodies are held at the moment; try again in a second")
+        self.deadline_s = min(
+            now + limits.body_read_timeout_s,
+            self._began_s + limits.body_timeout_s,
+            self._began_s + RATE_AFTER_S + request.size / limits.body_bytes_per_s,
+        )
+
+    def _hand_on(self, request: Request, size: int, behind: bytes) -> None:
+        """The request is whole; `size` bytes of it are not accounted for yet, `behind` is what came after it."""
+        if size:
+            request.size = size
+            if not self._front.memory.hold(request, size):
+                raise RefusedError(503, "too many bodies are held at the moment; try again in a second")
+        self._held = behind
+        self._state, self._request = _BUSY, request
+        if behind:
+            self._pause_reading(True)
+        exchange = self._front.handler.handle(request, self)
+        if self._request is request:
+            self._exchange = exchange
+
+    def _go_on(self) -> None:
+        """Read what was held back, when the last answer is out and the client reads; else wait for more."""
+        if self._state != _HEAD or self._is_slow or not self._is_open:
+            return
+        held, self._held = self._held, b""
+        if not held:
+            self._read_on()
+            return
+        try:
+            self._read_head(held)
+        except RefusedError as exc:
+            self._refuse(exc)
+        if not self._held:
+            self._pause_reading(False)
 
     def _pause_reading(self, paused: bool) -> None:
-        if paused is not self._is_paused and self.transport is not None:
+        if paused is not self._is_paused and self.transport is not None and not self.transport.is_closing():
             self._is_paused = paused
             if paused:
                 self.transport.pause_reading()
             else:
                 self.transport.resume_reading()
 
+    # Answering
+
     def answered(self, keep_alive: bool) -> None:
         """The current answer is whole; go on with the next request, or close."""
-        self.is_busy = False
+        request, self._request = self._request, None
         self._exchange = None
-        if not self._is_open:
+        if request is not None and request.held_bytes:
+            self._front.memory.release(request)
+        if self._state != _BUSY or not self._is_open:
             return
+        self._answered += 1
         if not keep_alive:
             self._close()
             return
-        if not self._in_body:
-            self.deadline_s = self._loop.time() + self._patience_s
-        if self._queue:
-            self._loop.call_soon(self._next)
-        else:
-            self._next()
+        self._state = _HEAD
+        limits = self._front.limits
+        idle_s = limits.linger_s if self._front.is_draining else limits.idle_timeout_s
+        self.deadline_s = self._loop.time() + (limits.head_timeout_s if self._held else idle_s)
+        if self._held or self._has_ended:
+            self._loop.call_soon(self._go_on)
+        elif self._is_slow:
+            self._pause_reading(True)
 
-    @property
-    def _patience_s(self) -> float:
-        if self._has_begun:
-            return self._limits.head_timeout_s
-        return self._limits.linger_s if self.is_draining else self._limits.idle_timeout_s
-
-    def write(self, data: list[bytes]) -> None:
+    def write(self, data: bytes) -> None:
         transport = self.transport
-        if transport is None or not self._is_open:
-            return
-        if sum(map(len, data)) <= JOIN_BYTES:
-            transport.write(b"".join(data))
-        else:
-            transport.writelines(data)
+        if transport is not None and not self._is_closing and not transport.is_closing():
+            transport.write(data)
+
+    def write_parts(self, parts: list[bytes | memoryview]) -> None:
+        """Write what is too large to be joined."""
+        transport = self.transport
+        if transport is not None and not self._is_closing and not transport.is_closing():
+            transport.writelines(parts)
 
     def will_close(self, request: Request) -> bool:
         """Is the connection closed after the answer to this request? Then its head must say so."""
-        return self.is_draining or not request.keep_alive or (self._has_ended and not self._queue)
+        if not request.keep_alive or (self._has_ended and not self._held):
+            return True
+        front = self._front
+        return front.is_draining or front.is_tight or self._answered + 1 >= front.requests_most
 
     def answer(self, request: Request, status: int, body: bytes, headers: bytes = b"") -> None:
         """Write a whole answer; `headers` are whole lines."""
         close = self.will_close(request)
-        self.write([whole_answer(status, body, headers + (CLOSE if close else b""), request.method == b"HEAD")])
+        self.write(whole_answer(status, body, headers + (CLOSE if close else b""), request.method == b"HEAD"))
         self.answered(not close)
 
     def abort(self) -> None:
@@ -339,42 +379,41 @@ class ClientConnection(asyncio.Protocol):
 
     def drain(self) -> None:
         """Answer what comes within the linger time, and say that it is the last; then close."""
-        self.is_draining = True
-        if not self.is_busy and not self._has_begun and not self._is_closing:
-            self.deadline_s = min(self.deadline_s, self._loop.time() + self._limits.linger_s)
+        if self._state == _HEAD and not self._held and not self._is_closing:
+            self.deadline_s = min(self.deadline_s, self._loop.time() + self._front.limits.linger_s)
 
     def expire(self) -> None:
         """The client's time is up: for its request, for its next one, or for reading what it was answered."""
-        if self._is_closing or self._refused is not None:
+        if self._is_closing:
             self.abort()
-        elif self._has_begun:
-            self._refused = RefusedError(408, "the request took too long to arrive")
-            self._next()
+        elif self._held or self._state in (_SIZED, _CHUNKS):
+            self._refuse(RefusedError(408, "the request took too long to arrive"))
         else:
             self._close()
 
-    def _say_refused(self, refused: RefusedError) -> None:
-        self.write([error_answer(refused.status, refused.text, close=True)])
+    def _refuse(self, refused: RefusedError) -> None:
+        self._drop()
+        headers = b"retry-after: 1\r\n" if refused.status == 503 else b""
+        self.write(error_answer(refused.status, refused.text, headers, close=True))
         self._close()
+
+    def _drop(self) -> None:
+        """Forget the request that is arriving."""
+        request, self._request = self._request, None
+        if request is not None:
+            self._front.memory.release(request)
+        self._state, self._held, self._chunks = _OVER, b"", None
 
     def _close(self) -> None:
         """Close our side and let the client close its own: unread bytes would reset what it has not read yet."""
         if self.transport is None or not self._is_open:
             return
         self._is_closing = True
-        self._queue.clear()
+        self._state, self._held = _OVER, b""
         if self._has_ended:
             self.transport.close()
         else:
             self._pause_reading(False)
             self.transport.write_eof()
         is_unread = self.transport.get_write_buffer_size() > 0
-        self.deadline_s = self._loop.time() + (self._limits.write_timeout_s if is_unread else CLOSING_S)
-
-
-def _head_without_upgrade(request: Request) -> bytes:
-    lines = [b"%s: %s\r\n" % (name, value) for name, value in request.headers if name != b"upgrade"]
-    return b"%s %s HTTP/1.1\r\n%s\r\n" % (request.method, request.target, b"".join(lines))
-
-
-_FRAMING = frozenset((b"host", b"content-length", b"transfer-encoding", b"expect", b"upgrade"))
+        self.deadline_s = self._loop.time() + (self._front.limits.write_timeout_s if is_unread else CLOSING_S)

@@ -6,40 +6,16 @@ connections from table to table as long as some route names it.
 """
 
 from collections.abc import Callable, Mapping
-from typing import Any
 
 from gateway.balance import Pool
 from gateway.changes import ServerKey, read_text
 from gateway.counters import Slot
-from gateway.routes import Route
+from gateway.heads import AnswerReader
+from gateway.lanes import Lane, LiveRoute, Room
 from gateway.upstream import Server
 from gateway.windows import Role
 
 SWEPT_AT_ONCE = 500
-
-
-class Lane:
-    """One release of a route: its pool and its counters, by role."""
-
-    __slots__ = ("pool", "release", "release_name", "slots")
-
-    def __init__(self, model: str, release: int, pool: Pool[Server], slots: Mapping[Role, Slot]) -> None:
-        self.release = release
-        self.release_name = f"{model}/{release}".encode()
-        self.pool = pool
-        self.slots = slots
-
-
-class LiveRoute:
-    """A route with its lanes by release; `mirror` is the shadow's own lane, with its own connections."""
-
-    __slots__ = ("lanes", "mirror", "route", "sticky_header")
-
-    def __init__(self, route: Route, lanes: Mapping[int, Lane], mirror: Lane | None) -> None:
-        self.route = route
-        self.lanes = lanes
-        self.mirror = mirror
-        self.sticky_header = route.sticky_header.encode()
 
 
 class Servers:
@@ -47,12 +23,13 @@ class Servers:
 
     def __init__(self, connect_timeout_s: float) -> None:
         self._connect_timeout_s = connect_timeout_s
+        self._reader = AnswerReader()
         self._known: dict[ServerKey, Server] = {}
 
     def get(self, address: str, is_mirror: bool) -> Server:
         server = self._known.get((address, is_mirror))
         if server is None:
-            server = self._known[address, is_mirror] = Server(address, self._connect_timeout_s)
+            server = self._known[address, is_mirror] = Server(address, self._connect_timeout_s, self._reader)
         return server
 
     def retire(self, address: str, is_mirror: bool) -> None:
@@ -63,7 +40,7 @@ class Servers:
 
 
 class Routes(dict[str, LiveRoute]):
-    """Live routes by model. Each is made of its text when it is first asked for: `routes[model]`, or `get`."""
+    """Live routes by model. Each is made of its text when it is first asked for, by `routes[model]`."""
 
     __slots__ = ("_make", "asleep")
 
@@ -77,12 +54,6 @@ class Routes(dict[str, LiveRoute]):
         del self.asleep[model]
         return live
 
-    def get(self, model: str, default: Any = None) -> Any:
-        try:
-            return self[model]
-        except KeyError:
-            return default
-
 
 class LiveTable:
     """All live routes of one version of the table. Made from the one before it, and from what changed."""
@@ -95,9 +66,8 @@ class LiveTable:
 class Staging:
     """Takes what is to change, bit by bit, and makes the next table of all of it at once."""
 
-    def __init__(self, cells: memoryview, servers: Servers) -> None:
-        self._cells = cells
-        self._servers = servers
+    def __init__(self, cells: memoryview, servers: Servers, room: Room) -> None:
+        self._cells, self._servers, self._room = cells, servers, room
         self._staged: dict[str, str | None] = {}
         self._gone: list[LiveRoute] = []
         self.made = 0
@@ -130,7 +100,7 @@ class Staging:
         def lane(release: int, is_mirror: bool) -> Lane:
             own = {Role(role): Slot(self._cells, index) for of, role, index in slots if of == release}
             pool = Pool(tuple(self._servers.get(address, is_mirror) for address in route.servers[release]))
-            return Lane(route.model, release, pool, own)
+            return Lane(route.model, release, pool, own, self._room)
 
         lanes = {release: lane(release, False) for release in route.servers}
         return LiveRoute(route, lanes, lane(route.shadow.release, True) if route.shadow is not None else None)

@@ -8,27 +8,39 @@ from collections.abc import Callable
 from time import monotonic
 
 from gateway.config import GatewayConfig
-from gateway.counters import DROPPED_BYTES, DROPPED_IN_FLIGHT, STARTED, Slot
-from gateway.exchange import Exchange, recorded_answer, request_bytes
-from gateway.live import Lane
-from gateway.samples import Answer
-from gateway.upstream import Connection, Headers, Server
+from gateway.counters import DROPPED_BYTES, DROPPED_IN_FLIGHT, DROPPED_MEMORY, STARTED, Slot
+from gateway.exchange import Exchange
+from gateway.heads import AnswerHead
+from gateway.lanes import Lane
+from gateway.memory import ByteLedger
+from gateway.upstream import Chunks, Connection, Server
 from gateway.windows import Outcome, Role
+from gateway.wording import request_parts
 
-MirroredCallback = Callable[[Exchange, Answer | None, Answer | None], None]
-"""Takes both answers; None stands for one that is too large to be recorded. Not called for a copy that failed."""
+MirroredCallback = Callable[[Exchange, Chunks | None, AnswerHead, Chunks | None, int], None]
+"""Takes the exchange with its answer, and the copy's head, answer and release. None stands for an answer that is too
+large to be recorded. Not called for a copy that failed."""
 
 
 class MirrorBudget:
     """What all copies of a worker may use together."""
 
-    __slots__ = ("bytes_most", "copies", "held_bytes", "in_flight_most", "sample_body_bytes")
+    __slots__ = ("bytes_most", "copies", "held_bytes", "in_flight_most", "memory", "sample_body_bytes")
 
-    def __init__(self, config: GatewayConfig) -> None:
+    def __init__(self, config: GatewayConfig, memory: ByteLedger) -> None:
         self.in_flight_most, self.bytes_most = config.mirror_in_flight, config.mirror_bytes
         self.sample_body_bytes = config.sample_body_bytes
+        self.memory = memory
         self.copies: set[Mirror] = set()
         self.held_bytes = 0
+
+    def refuses(self, size: int) -> int | None:
+        """Why a copy of this size is not sent, as the counter's cell; None when there is room."""
+        if len(self.copies) >= self.in_flight_most:
+            return DROPPED_IN_FLIGHT
+        if self.held_bytes + size > self.bytes_most:
+            return DROPPED_BYTES
+        return DROPPED_MEMORY if self.memory.is_half_full else None
 
     def expire(self) -> None:
         now_s = monotonic()
@@ -37,15 +49,16 @@ class MirrorBudget:
 
 
 class Mirror:
-    """One copy on its way to the shadow."""
+    """One copy on its way to the shadow (upstream.Listener)."""
 
-    __slots__ = (
-        "_answered", "_body", "_budget", "_exchange", "_headers", "_lane", "_on_mirrored", "_server", "_size",
-        "_slot", "_started_s", "_status", "attempt", "connection", "ends_s",
-    )  # fmt: skip
+    connection: Connection | None = None
+    attempt = 0
+    _server: Server | None = None
+    _head: AnswerHead | None = None
+    _size = 0
 
     def __init__(
-        self, budget: MirrorBudget, exchange: Exchange, lane: Lane, answered: Answer | None,
+        self, budget: MirrorBudget, exchange: Exchange, lane: Lane, answered: Chunks | None,
         on_mirrored: MirroredCallback,
     ) -> None:  # fmt: skip
         self._budget, self._exchange, self._lane = budget, exchange, lane
@@ -53,35 +66,26 @@ class Mirror:
         self._slot: Slot = lane.slots[Role.MIRRORED]
         self._started_s = monotonic()
         self.ends_s = self._started_s + exchange.live.route.deadline_s
-        self._server: Server | None = None
-        self._status = 0
-        self._headers: Headers = []
-        self._body: list[bytes] = []
-        self._size = 0
-        self.connection: Connection | None = None
-        self.attempt = 0
+        self._body: Chunks = []
 
     def start(self) -> bool:
         """Send the copy, or count why not."""
-        budget, size = self._budget, self._exchange.request.size
-        if len(budget.copies) >= budget.in_flight_most:
-            self._slot.add(DROPPED_IN_FLIGHT)
-            return False
-        if budget.held_bytes + size > budget.bytes_most:
-            self._slot.add(DROPPED_BYTES)
+        budget, exchange, lane = self._budget, self._exchange, self._lane
+        request = exchange.request
+        reason = budget.refuses(request.size)
+        if reason is not None:
+            self._slot.add(reason)
             return False
         budget.copies.add(self)
-        budget.held_bytes += size
+        budget.held_bytes += request.size
+        budget.memory.held_bytes += request.size
         self._slot.add(STARTED)
-        server = self._lane.pool.pick(self._started_s)
+        server = lane.pool.pick(self._started_s)
         if server is None:
             self.failed(Outcome.UNAVAILABLE, False)
             return True
         self._server, self.attempt = server, 1
-        exchange = self._exchange
-        server.send(
-            self, request_bytes(exchange.request, exchange.asked, self._lane.release, server, exchange.request_id)
-        )
+        server.send(self, request_parts(request, exchange.asked, lane, server, exchange.request_id))
         return True
 
     def expired(self) -> None:
@@ -91,26 +95,29 @@ class Mirror:
             connection.abandon()
         self.failed(Outcome.TIMEOUT, False)
 
-    def head_arrived(self, status: int, headers: Headers) -> None:
-        self._status, self._headers = status, headers
-
-    def body_arrived(self, chunks: list[bytes]) -> None:
-        self._size += sum(map(len, chunks))
-        if self._size <= self._budget.sample_body_bytes:
+    def arrived(self, head: AnswerHead | None, chunks: Chunks, is_last: bool) -> None:
+        if head is not None:
+            self._head = head
+        for chunk in chunks:
+            self._size += len(chunk)
+        is_small = self._size <= self._budget.sample_body_bytes
+        if is_small:
             self._body += chunks
+        if is_last:
+            self._ended(self._body if is_small else None)
 
-    def ended(self) -> None:
+    def _ended(self, body: Chunks | None) -> None:
+        assert self._head is not None
         self.attempt = 0
         self._leave()
-        if self._status >= 500:
-            self._slot.add(Outcome.SERVER_ERROR)
-        elif self._status >= 400:
-            self._slot.add(Outcome.SERVER_ERROR)  # Stable has just answered the same bytes.
-        else:
-            self._slot.ended_ok((monotonic() - self._started_s) * 1e6)
-            is_small = self._size <= self._budget.sample_body_bytes
-            mirrored = recorded_answer(self._lane.release, self._headers, self._body) if is_small else None
-            self._on_mirrored(self._exchange, self._answered, mirrored)
+        if self._head.status >= 400:
+            self._slot.add(Outcome.SERVER_ERROR)  # A 4xx too: stable has just answered the same bytes.
+            return
+        now = monotonic()
+        if self._server is not None and self._server.health.failures:
+            self._server.health.succeeded(now)
+        self._slot.ended_ok((now - self._started_s) * 1e6)
+        self._on_mirrored(self._exchange, self._answered, self._head, body, self._lane.release)
 
     def failed(self, outcome: Outcome, was_stale: bool) -> None:
         self.attempt = 0
@@ -120,5 +127,7 @@ class Mirror:
             self._server.health.failed(monotonic())
 
     def _leave(self) -> None:
-        self._budget.copies.discard(self)
-        self._budget.held_bytes -= self._exchange.request.size
+        budget, size = self._budget, self._exchange.request.size
+        budget.copies.discard(self)
+        budget.held_bytes -= size
+        budget.memory.held_bytes -= size

@@ -17,7 +17,7 @@ SALT = re.compile(r"[ -~]{0,48}")
 HEADER_NAME = re.compile(r"[A-Za-z0-9!#$%&'*+.^_`|~-]{1,64}")
 
 DEFAULT_STICKY_HEADER = "x-sluice-key"
-_HASH_RANGE = 2**64
+HASH_RANGE = 2**64
 
 
 class RouteTableError(ValueError):
@@ -99,7 +99,7 @@ class Route:
 def place(salt: str, key: bytes) -> float:
     """The place of a key in [0, 1): uniform over keys, and independent between salts (BLAKE2b keyed with the salt)."""
     digest = blake2b(key, digest_size=8, key=salt.encode()[:64]).digest()
-    return int.from_bytes(digest, "little") / _HASH_RANGE
+    return int.from_bytes(digest, "little") / HASH_RANGE
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,22 +7,31 @@ again only after an answer that was whole and unambiguous, with nothing behind i
 import asyncio
 from typing import Protocol, cast
 
-import httptools
-
+from gateway.answers import RefusedError
 from gateway.balance import Health
+from gateway.chunks import UNLIMITED, ChunkReader
+from gateway.heads import CHUNKED, END, UNTIL_CLOSE, AnswerError, AnswerHead, AnswerReader
 from gateway.windows import Outcome
 
-Headers = list[tuple[bytes, bytes]]
+Chunks = list[bytes | memoryview]
+
+_VIEWED_BYTES = 16 * 1024
+"""Bodies from this size on are handed on as views of what was received."""
+_INTERIM_MOST = 32
+"""1xx answers before the real one."""
 
 
 class Listener(Protocol):
-    """Who waits for an answer. `failed` may come at any time before `ended`; nothing comes after either."""
+    """Who waits for an answer. `failed` may come at any time before the last `arrived`; nothing comes after either.
 
-    def head_arrived(self, status: int, headers: Headers) -> None: ...
+    `arrived` brings the head the first time (then None) and what came of the body.
+    """
 
-    def body_arrived(self, chunks: list[bytes]) -> None: ...
+    connection: "Connection | None"
+    attempt: int
+    """The number of the attempt it awaits, 0 when it awaits none: it may give up before a connection was made."""
 
-    def ended(self) -> None: ...
+    def arrived(self, head: AnswerHead | None, chunks: Chunks, is_last: bool) -> None: ...
 
     def failed(self, outcome: Outcome, was_stale: bool) -> None: ...
 
@@ -31,8 +40,8 @@ class Connection(asyncio.Protocol):
     """One connection, carrying one request at a time for its listener."""
 
     __slots__ = (
-        "_body", "_complete", "_has_length", "_head_sent_on", "_headers", "_is_paused", "_keep", "_parser", "_received",
-        "_server", "_status", "listener", "transport", "used",
+        "_chunks", "_head", "_held", "_interim", "_is_paused", "_is_told", "_missing", "_server", "listener",
+        "transport", "used",
     )  # fmt: skip
 
     def __init__(self, server: "Server") -> None:
@@ -40,15 +49,12 @@ class Connection(asyncio.Protocol):
         self.listener: Listener | None = None
         self.transport: asyncio.Transport | None = None
         self.used = self._is_paused = False
-        self._parser = httptools.HttpResponseParser(self)
-        self._reset_answer()
-
-    def _reset_answer(self) -> None:
-        self._headers: Headers = []
-        self._body: list[bytes] = []
-        self._status = 0
-        self._complete = self._has_length = self._head_sent_on = self._received = False
-        self._keep = True
+        self._chunks: ChunkReader | None = None
+        self._head: AnswerHead | None = None
+        self._is_told = False
+        """Does the listener have the head?"""
+        self._held = b""
+        self._missing = self._interim = 0
 
     # asyncio.Protocol
 
@@ -59,13 +65,13 @@ class Connection(asyncio.Protocol):
         if self.listener is None:  # Bytes that nobody asked for: never trust this connection again.
             self.close()
             return
-        self._received = True
         try:
-            self._parser.feed_data(data)
-        except (httptools.HttpParserError, httptools.HttpParserUpgrade):
-            self._fail(Outcome.RESET)
-            return
-        self._deliver()
+            if self._head is None:
+                self._read_head(self._held + data if self._held else data)
+            else:
+                self._read_body(data)
+        except (AnswerError, RefusedError):
+            self._fail()
 
     def eof_received(self) -> bool:
         return False
@@ -74,11 +80,11 @@ class Connection(asyncio.Protocol):
         self._server.forget(self)
         if self.listener is None:
             return
-        if self._head_sent_on and exc is None and not self._has_length:
-            self._complete, self._keep = True, False  # An answer without a length ends with its connection.
-            self._deliver()
+        if self._head is not None and exc is None and self._missing == UNTIL_CLOSE:
+            self._head.keep_alive = False
+            self._deliver([], True)
         else:
-            self._fail(Outcome.RESET)
+            self._fail()
 
     def pause_reading(self) -> None:
         if not self._is_paused and self.transport is not None and not self.transport.is_closing():
@@ -90,42 +96,90 @@ class Connection(asyncio.Protocol):
             self._is_paused = False
             self.transport.resume_reading()
 
-    # httptools' callbacks
+    # The answer
 
-    def on_header(self, name: bytes, value: bytes) -> None:
-        if self._status:  # A trailer, or a second answer.
-            return
-        lowered = name.lower()
-        if lowered == b"transfer-encoding" or lowered == b"content-length":
-            self._has_length = True
-        self._headers.append((lowered, value))
-
-    def on_headers_complete(self) -> None:
-        status = self._parser.get_status_code()
-        if self._complete:
-            return
-        if status >= 200:
-            self._status = status
-            self._keep = self._parser.should_keep_alive()
+    def _read_head(self, data: bytes) -> None:
+        reader = self._server.reader
+        at = 0
+        while True:
+            end = data.find(END, at)
+            if end < 0:
+                self._held = data[at:]
+                reader.check_part(self._held)
+                return
+            head = reader.read(data[at:end])
+            at = end + 4
+            if head.status >= 200:
+                break
+            self._interim += 1
+            if head.status == 101 or self._interim > _INTERIM_MOST:
+                raise AnswerError("not an answer")
+        self._held = b""
+        self._head = head
+        self._missing = head.length
+        if head.length == CHUNKED:
+            self._chunks = ChunkReader(UNLIMITED)
+        if len(data) > at:
+            self._read_body(data[at:] if len(data) - at < _VIEWED_BYTES else memoryview(data)[at:])
         else:
-            self._headers = []
-            self._has_length = False
+            self._deliver([], head.length == 0)
 
-    def on_body(self, body: bytes) -> None:
-        if not self._complete:
-            self._body.append(body)
+    def _read_body(self, data: bytes | memoryview) -> None:
+        missing = self._missing
+        if missing >= 0:
+            if len(data) > missing:
+                self._distrust()
+                data = data[:missing]
+            self._missing = missing - len(data)
+            self._deliver([data] if len(data) else [], self._missing == 0)
+        elif missing == UNTIL_CLOSE:
+            self._deliver([data], False)
+        else:
+            chunks: Chunks = []
+            assert self._chunks is not None
+            behind = self._chunks.feed(bytes(data), chunks)
+            if behind:
+                self._distrust()
+            self._deliver(chunks, behind is not None)
 
-    def on_message_complete(self) -> None:
-        if self._status:
-            self._complete = True
+    def _distrust(self) -> None:
+        """Something came behind the answer: it is dropped, and the connection with it."""
+        assert self._head is not None
+        self._head.keep_alive = False
 
-    def on_message_begin(self) -> None:
-        if self._complete:
-            self._keep = False  # Answered twice: the second one is dropped, and the connection with it.
+    def _deliver(self, chunks: Chunks, is_last: bool) -> None:
+        listener, head = self.listener, self._head
+        assert listener is not None
+        told, self._is_told = self._is_told, True
+        if is_last:
+            self._finish()
+        listener.arrived(None if told else head, chunks, is_last)
 
-    # The request's side
+    def _finish(self) -> None:
+        assert self.transport is not None
+        assert self._head is not None
+        self.listener = None
+        # Answered before it had read the whole request: what it would make of the rest is uncertain.
+        keep = self._head.keep_alive and not self.transport.get_write_buffer_size()
+        if self._is_paused:
+            self.resume_reading()
+        self._head = self._chunks = None
+        self._is_told = False
+        self._interim = 0
+        self.used = True
+        self._server.ended(self, keep)
 
-    def send(self, listener: Listener, data: list[bytes]) -> None:
+    def _fail(self) -> None:
+        listener, self.listener = self.listener, None
+        self._server.in_flight -= 1
+        was_stale = self.used and self._head is None and not self._held and not self._interim
+        self.close()
+        if listener is not None:
+            listener.failed(Outcome.RESET, was_stale)
+
+    # The request
+
+    def send(self, listener: Listener, data: Chunks) -> None:
         assert self.transport is not None
         assert self.listener is None
         self.listener = listener
@@ -145,82 +199,63 @@ class Connection(asyncio.Protocol):
         if self.transport is not None:
             self.transport.abort()
 
-    def _deliver(self) -> None:
-        listener = self.listener
-        assert listener is not None
-        if self._status and not self._head_sent_on:
-            self._head_sent_on = True
-            listener.head_arrived(self._status, self._headers)
-        if self._body and self.listener is listener:
-            chunks, self._body = self._body, []
-            listener.body_arrived(chunks)
-        if self._complete and self.listener is listener:
-            self._finish()
-            listener.ended()
-
-    def _finish(self) -> None:
-        assert self.transport is not None
-        self.listener = None
-        # Answered before it had read the whole request: what it would make of the rest is uncertain.
-        keep = self._keep and not self.transport.get_write_buffer_size()
-        self.resume_reading()
-        self._reset_answer()
-        self.used = True
-        self._server.ended(self, keep)
-
-    def _fail(self, outcome: Outcome) -> None:
-        listener, self.listener = self.listener, None
-        self._server.in_flight -= 1
-        was_stale = self.used and not self._received
-        self.close()
-        if listener is not None:
-            listener.failed(outcome, was_stale)
-
 
 class Server:
     """One server's address with its idle connections. `retired` servers keep no connection."""
 
-    def __init__(self, address: str, connect_timeout_s: float) -> None:
+    def __init__(self, address: str, connect_timeout_s: float, reader: AnswerReader) -> None:
         self.address = address
+        self.host_line = b"host: %s\r\n" % address.encode()
         host, _, port = address.rpartition(":")
         self._host, self._port = host.strip("[]"), int(port)
         self._connect_timeout_s = connect_timeout_s
         self._idle: list[Connection] = []
         self._connecting: set[asyncio.Task[None]] = set()
         self._is_retired = False
+        self.reader = reader
         self.in_flight = 0
         self.health = Health()
 
     def __repr__(self) -> str:
         return f"<Server {self.address} in_flight={self.in_flight} idle={len(self._idle)}>"
 
-    def send(self, waiting: "Waiting", data: list[bytes], fresh: bool = False) -> None:
+    @property
+    def idle(self) -> int:
+        return len(self._idle)
+
+    def send(self, listener: Listener, data: Chunks, fresh: bool = False) -> None:
         """Send a request. `fresh` asks for a new connection, after a kept one turned out to be closed."""
         self.in_flight += 1
         if self._idle and not fresh:
             connection = self._idle.pop()
-            waiting.connection = connection
-            connection.send(waiting, data)
+            listener.connection = connection
+            connection.send(listener, data)
             return
-        task = asyncio.get_running_loop().create_task(self._connect_and_send(waiting, data))
+        task = asyncio.get_running_loop().create_task(self._connect_and_send(listener, data))
         self._connecting.add(task)
         task.add_done_callback(self._connecting.discard)
 
-    async def _connect_and_send(self, waiting: "Waiting", data: list[bytes]) -> None:
-        loop, attempt = asyncio.get_running_loop(), waiting.attempt
+    async def _connect_and_send(self, listener: Listener, data: Chunks) -> None:
+        loop, attempt = asyncio.get_running_loop(), listener.attempt
         try:
             async with asyncio.timeout(self._connect_timeout_s):
                 _, connection = await loop.create_connection(lambda: Connection(self), self._host, self._port)
         except (OSError, TimeoutError, UnicodeError):  # The last for a host name that no resolver takes.
             self.in_flight -= 1
-            if waiting.attempt == attempt:
-                waiting.failed(Outcome.UNAVAILABLE, False)
+            if listener.attempt == attempt:
+                listener.failed(Outcome.UNAVAILABLE, False)
             return
-        if waiting.attempt == attempt:
-            waiting.connection = connection
-            connection.send(waiting, data)
-        else:  # Its listener gave up meanwhile: the connection serves the next one.
+        except asyncio.CancelledError:
+            self.in_flight -= 1
+            raise
+        if listener.attempt != attempt:  # It gave up meanwhile: the connection serves the next one.
             self.ended(connection, keep=True)
+        elif connection.transport is None or connection.transport.is_closing():
+            self.in_flight -= 1
+            listener.failed(Outcome.RESET, False)
+        else:
+            listener.connection = connection
+            connection.send(listener, data)
 
     def ended(self, connection: Connection, keep: bool) -> None:
         self.in_flight -= 1
@@ -238,13 +273,3 @@ class Server:
         self._is_retired = True
         while self._idle:
             self._idle.pop().close()
-
-
-class Waiting(Listener, Protocol):
-    """A listener that may have given up, or gone on to another attempt, before its connection was made.
-
-    `attempt` is the number of the attempt it awaits, 0 when it awaits none.
-    """
-
-    connection: Connection | None
-    attempt: int

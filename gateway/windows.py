@@ -45,6 +45,8 @@ class Outcome(IntEnum):
     """The client went away while we waited: nobody is charged, the latency is dropped."""
     LOST = 7
     """In flight when a gateway worker died: nobody is charged."""
+    SHED = 8
+    """There was no room: more requests than the release may have at once, and a full queue. Nobody is charged."""
 
 
 CHARGED = (Outcome.SERVER_ERROR, Outcome.RESET, Outcome.TIMEOUT, Outcome.UNAVAILABLE)

@@ -20,8 +20,10 @@ from gateway.channel import Channel
 from gateway.config import GatewayConfig
 from gateway.counters import region_of
 from gateway.dispatch import Dispatcher
-from gateway.http1 import ClientConnection
+from gateway.http1 import ClientConnection, Front
+from gateway.lanes import Room
 from gateway.live import Servers, Staging
+from gateway.memory import ByteLedger
 
 TICK_S = 0.05
 GC_THRESHOLDS = (50_000, 50, 1000)
@@ -34,19 +36,21 @@ class Worker:
     """The process: sockets, channel, ticks, draining."""
 
     def __init__(self, settings: dict[str, Any]) -> None:
-        self._config = GatewayConfig(**settings["config"])
+        self._config = config = GatewayConfig(**settings["config"])
         self._settings = settings
-        cells = region_of(settings["slab_fd"], settings["region"], self._config.counter_slots)
-        self._servers = Servers(self._config.connect_timeout_s)
-        self._staging = Staging(cells, self._servers)
+        cells = region_of(settings["slab_fd"], settings["region"], config.counter_slots)
+        self._servers = Servers(config.connect_timeout_s)
+        room = Room(config.release_in_flight, config.release_waiting, config.wait_timeout_s)
+        self._staging = Staging(cells, self._servers, room)
         self._frozen = 0
-        self._connections: set[ClientConnection] = set()
         self._stopping = asyncio.Event()
         self._has_table = asyncio.Event()
         if not settings["awaits_table"]:
             self._has_table.set()
         self._channel = Channel(self.command, self.supervisor_gone)
-        self._dispatcher = Dispatcher(self._config, self._channel)
+        self._memory = ByteLedger(config.held_bytes or ByteLedger.share_of_memory(config.workers))
+        self._dispatcher = Dispatcher(config, self._channel, self._memory)
+        self._front = Front(self._dispatcher, config, self._memory)
 
     async def run(self) -> None:
         loop = asyncio.get_running_loop()
@@ -71,10 +75,7 @@ class Worker:
         await asyncio.sleep(0)
 
     def _accept(self) -> ClientConnection:
-        connection = ClientConnection(self._dispatcher, self._config, self._connections)
-        if self._stopping.is_set():
-            connection.drain()
-        return connection
+        return ClientConnection(self._front)
 
     def stop(self) -> None:
         self._stopping.set()
@@ -116,15 +117,16 @@ class Worker:
             is_new_second = now - second >= 1.0
             if is_new_second:
                 second = now
-                self._channel.allow_samples(self._config.samples_per_s)
+                self._channel.allow_samples(self._config.samples_per_s if self._config.control_url else 0)
                 if self._staging.made - self._frozen >= FREEZE_AFTER:
                     self._frozen = self._staging.made
                     gc.freeze()
             self._channel.flush()
             self._staging.sweep()
             self._dispatcher.expire()
+            self._front.is_tight = self._memory.is_tight
             if is_new_second or self._stopping.is_set():
-                for connection in [one for one in self._connections if not one.is_busy and one.deadline_s <= now]:
+                for connection in [one for one in self._front.connections if not one.is_busy and one.deadline_s <= now]:
                     connection.expire()
 
     async def _drain(self, server: asyncio.Server, listener: socket.socket) -> None:
@@ -132,12 +134,13 @@ class Worker:
         loop = asyncio.get_running_loop()
         server.close()
         await self._accept_waiting(listener)
-        for connection in self._connections:
+        self._front.is_draining = True
+        for connection in self._front.connections:
             connection.drain()
         ends_s = loop.time() + self._config.drain_timeout_s
-        while (self._connections or self._dispatcher.in_flight) and loop.time() < ends_s:
+        while (self._front.connections or self._dispatcher.in_flight) and loop.time() < ends_s:
             await asyncio.sleep(TICK_S)  # The ticks close who has had his time.
-        for connection in list(self._connections):
+        for connection in list(self._front.connections):
             connection.abort()
 
     async def _accept_waiting(self, listener: socket.socket) -> None:

@@ -212,7 +212,7 @@ def test_a_failing_server_is_left_out_longer_and_longer_until_it_succeeds() -> N
         health.failed(100.0)
         out.append(health.ejected_until_s - 100.0)
     assert out == [0.5, 1.0, 2.0, 4.0, 8.0, EJECTED_MOST_S, EJECTED_MOST_S, EJECTED_MOST_S]
-    health.succeeded()
+    health.succeeded(200.0)
     health.failed(200.0)
     assert health.ejected_until_s < 200.0
 
@@ -224,7 +224,11 @@ def test_ejected_servers_are_picked_only_when_there_is_no_other() -> None:
     pool = Pool((good, bad))
     assert {id(pool.pick(0.1)) for _ in range(50)} == {id(good)}
     assert pool.pick(0.1, without=good) is bad
-    assert {id(pool.pick(0.6)) for _ in range(50)} == {id(bad)}
+    assert pool.pick(0.6) is bad  # A probe, and no other before its answer is due.
+    assert {id(pool.pick(0.7)) for _ in range(50)} == {id(good)}
+    bad.health.succeeded(0.8)
+    shares = [sum(pool.pick(0.8 + after_s) is bad for _ in range(1_000)) / 1_000 for after_s in (0.0, 5.0, 10.0)]
+    assert 0.05 < shares[0] < 0.15 and 0.4 < shares[1] < 0.6 and shares[2] == 1.0
 
 
 def test_there_may_be_no_server_to_pick() -> None:

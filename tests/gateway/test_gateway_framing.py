@@ -110,6 +110,7 @@ REFUSED = {
     "space in name": post(b"X Y: z\r\n"),
     "leading space": LINE + b" Host: gw\r\n\r\n",
     "NUL in value": post(b"X: a\x00b\r\n"),
+    "RTSP": LINE.replace(b" HTTP", b" RTSP") + HOST + b"\r\n",
     "control in value": post(b"X: a\x01b\r\n"),
     "DEL in value": post(b"X: a\x7fb\r\n"),
     "high byte in name": post(b"X\xff: a\r\n"),
@@ -137,9 +138,10 @@ REFUSED = {
     "leading CRLFs": b"\r\n" * 200_000,
 }  # fmt: skip
 STATUS = {
-    "CL of 20 digits": 400, "HTTP/2.0": 505, "HTTP/0.9": 505, "Expect other": 417, "Expect twice": 417,
-    "request line too long": 414, "field too large": 431, "fields too large": 431, "too many fields": 431,
-    "head without end": 431, "many trailers": 431, "leading CRLFs": 431,
+    "CL of 20 digits": 413, "CL of 5000 digits": 413, "HTTP/1.9": 505, "HTTP/2.0": 505, "HTTP/0.9": 505,
+    "unknown method": 501, "HTTP/2 preface": 505, "Expect other": 417, "request line too long": 414,
+    "field too large": 431, "fields too large": 431, "too many fields": 431, "head without end": 431,
+    "many trailers": 431,
 }  # fmt: skip
 EITHER = {"trailer of 100 KB": {400, 431}, "no version": {400, 505}}
 
@@ -211,12 +213,12 @@ def test_a_path_has_one_spelling(stage: Stage, path: str) -> None:
 def test_odd_but_clear_requests_are_forwarded_in_the_one_form(stage: Stage) -> None:
     with stage.client() as client:
         assert client.ask(b"\r\n" + LINE + b"hOsT:gw:80\r\ncontent-LENGTH: \t2\r\nX:\r\n\r\n{}").status == 200
-        assert client.ask(infer().replace(b" HTTP", b" RTSP")).status == 200
-        assert client.ask(in_chunks(b"0005;a=" + b"b" * 9_000 + b"\r\nhello\r\n000\r\n\r\n")).status == 200
+        assert client.ask(infer().replace(b" /v2", b" http://GW/v2")).status == 200
+        assert client.ask(in_chunks(b"0005;a=" + b"b" * 200 + b"\r\nhello\r\n000\r\n\r\n")).status == 200
     for received, body in zip(stage.stable.requests, (b"{}", b'{"inputs": []}', b"hello"), strict=True):
         assert received.line == b"POST /v2/models/plain/versions/1/infer HTTP/1.1"
         assert received.body == body
-    assert stage.stable.requests[0].headers[1] == (b"x", b"")
+    assert (b"x", b"") in stage.stable.requests[0].headers
 
 
 @pytest.fixture(scope="module")

@@ -155,7 +155,7 @@ def test_hop_by_hop_named_and_reserved_headers_stay_here(stage: Stage) -> None:
         assert client.rest() == b""
     assert answer.headers["connection"] == "close"
     names = [name for name, _ in stage.stable.requests[0].headers]
-    assert names == [b"host", b"traceparent", b"x-kept", b"accept-encoding", b"x-request-id", b"content-length"]
+    assert names == [b"host", b"traceparent", b"x-kept", b"content-length", b"accept-encoding", b"x-request-id"]
     assert stage.stable.requests[0].header(b"accept-encoding") == b"identity"
 
 
@@ -254,15 +254,11 @@ def test_pipelined_requests_are_answered_in_order(stage: Stage) -> None:
     assert answers == [part for n in range(10) for part in (b"%d" % n, b"{}")]
 
 
-def test_more_pipelined_requests_than_allowed_are_answered_up_to_there(stage: Stage) -> None:
+def test_a_thousand_pipelined_requests_are_answered_one_after_the_other(stage: Stage) -> None:
     with stage.client() as client:
-        client.send(infer() * 100)
-        statuses = []
-        while not statuses or statuses[-1] == 200:
-            statuses.append(client.answer().status)
-        assert client.rest() == b""
-    assert statuses[-1] == 400 and len(statuses) >= 32
-    assert len(stage.stable.requests) == len(statuses) - 1
+        client.send(infer() * 1000)
+        assert {client.answer().status for _ in range(1000)} == {200}
+    assert len(stage.stable.requests) == 1000
 
 
 def test_a_half_closed_client_is_answered_and_then_closed(stage: Stage) -> None:

@@ -77,6 +77,7 @@ def test_a_killed_worker_is_replaced_and_its_counts_stand(server: FakeServer, tm
                 eventually(lambda before=before: gateway.counted("m")["ok"] > before + 50)
         eventually(lambda: gateway.metric("sluice_requests_in_flight") == 0)
         counts = gateway.counted("m")
+    print(dict(asked.seen), counts)
     assert asked.seen["200"] == sum(asked.seen.values()) - asked.seen["broken"]
     assert asked.seen["broken"] <= 2 * 6
     assert set(counts) <= {"ok", "lost"}

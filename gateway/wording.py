@@ -1,0 +1,79 @@
+"""How a request reads to a server and an answer to its client: heads written anew from their parsed parts. Pure."""
+
+import re
+
+from gateway.answers import CLOSE, error_body, status_line
+from gateway.heads import AnswerHead, Request
+from gateway.lanes import Lane
+from gateway.paths import Asked
+from gateway.upstream import Chunks, Server
+
+JOIN_BYTES = 64 * 1024
+"""Requests up to this size are written as one piece."""
+_IDENTITY = b"accept-encoding: identity\r\n"
+_CLIENT_TEXT = re.compile(rb'\s*\{\s*"error"\s*:\s*"(failed to parse|Unable to parse)')
+"""How Triton starts the texts of 500 answers that are the client's fault (a body that is not valid)."""
+_TELLING = (b"Traceback", b'File \\"')
+"""What shows that an error's text tells of the server's inside."""
+
+
+def request_parts(request: Request, asked: Asked, lane: Lane, server: Server, request_id: bytes) -> Chunks:
+    """The request as it goes to a server: its head written anew, its body as it came (which only POST has)."""
+    is_post = request.method == b"POST"
+    lines = [lane.request_line(asked.action, is_post), server.host_line]
+    if is_post:
+        lines += request.passed
+        if b"content-length" not in request.values:
+            lines.append(b"content-length: %d\r\n" % request.size)
+    else:
+        lines += [line for line in request.passed if line[:15] != b"content-length:"]
+    if not request.accepts:
+        lines.append(_IDENTITY)
+    if not request.has_id:
+        lines.append(b"x-request-id: %s\r\n" % request_id)
+    lines.append(b"\r\n")
+    if not is_post or not request.size:
+        return [b"".join(lines)]
+    if request.size <= JOIN_BYTES:
+        return [b"".join((*lines, *request.body))]
+    return [b"".join(lines), *request.body]
+
+
+def answer_lines(
+    answer: AnswerHead, own_lines: bytes, close: bool, takes_chunks: bool, whole_size: int | None
+) -> tuple[list[bytes], bool]:
+    """An answer's head, and is its body to be sent in chunks? `whole_size` is the body's when all of it is there."""
+    is_chunked, lines = False, [status_line(answer.status), *answer.passed]
+    if answer.length < 0:
+        if whole_size is not None:
+            lines.append(b"content-length: %d\r\n" % whole_size)
+        elif takes_chunks:
+            is_chunked = True
+            lines.append(b"transfer-encoding: chunked\r\n")
+    lines += (own_lines, b"\r\n" + CLOSE + b"\r\n" if close else b"\r\n\r\n")
+    return lines, is_chunked
+
+
+def one_chunk(body: Chunks) -> Chunks:
+    """A part of a body as one chunk; nothing for an empty one, which would end the body."""
+    size = sum(map(len, body))
+    return [b"%x\r\n" % size, *body, b"\r\n"] if size else []
+
+
+def last_chunk(body: Chunks) -> Chunks:
+    return [*one_chunk(body), b"0\r\n\r\n"]
+
+
+def is_clients_fault(text: bytes) -> bool:
+    """Does a 500's text say that the body was not valid?"""
+    return _CLIENT_TEXT.match(text) is not None
+
+
+def shown_error(answer: AnswerHead, text: bytes, is_cut: bool, release: bytes, request_id: bytes) -> bytes | None:
+    """What to show instead of an error's text that is cut, cannot be read here, or tells of the server's inside."""
+    is_readable = not is_cut and answer.values.get(b"content-encoding", b"identity") == b"identity"
+    if is_readable and not any(word in text for word in _TELLING):
+        return None
+    return error_body(
+        f"release {release.decode()} failed to answer this request (request id {request_id.decode('latin-1')})"
+    )

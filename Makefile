@@ -49,8 +49,8 @@ load: $(STAMP) ## Locust against a gateway: HOST= MODEL= ROWS=file.npz USERS= SE
 
 bench: bench-gateway ## All benchmarks, into build/bench/
 
-bench-gateway: $(STAMP) ## The gateway beside its peers (QUICK=1 for fewer rounds)
-	$(BIN)/python -m loadtests.bench.gateway $(if $(QUICK),--quick)
+bench-gateway: $(STAMP) ## The gateway beside its peers (QUICK=1: fewer rounds; ONLY="small_json idle": some works)
+	$(BIN)/python -m loadtests.bench.gateway $(if $(QUICK),--quick) $(ONLY:%=--only %)
 
 clean: ## Remove what was built; not .venv, nor .sluice, models and runs, which hold state
 	rm -rf build *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache

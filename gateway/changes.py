@@ -9,7 +9,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from gateway.routes import Route, RouteTable, RouteTableError
+from gateway.routes import Route, RouteTable
 from gateway.windows import Role
 
 LINE_BYTES = 16 * 1024
@@ -43,8 +43,10 @@ def change_between(before: RouteTable | None, after: RouteTable) -> TableChange:
     gone += [known[model] for model in removed]
     if not gone:
         return TableChange(after, changed)
-    kept = {server for route in after.routes.values() for server in servers_of(route)}
-    retired = {server for route in gone for server in servers_of(route)} - kept
+    retired = {server for route in gone for server in servers_of(route)}
+    retired.difference_update(server for route in changed for server in servers_of(route))
+    if retired:
+        retired.difference_update(server for route in after.routes.values() for server in servers_of(route))
     return TableChange(after, changed, removed, tuple(sorted(retired)))
 
 
@@ -113,35 +115,3 @@ def _batches(sized: Iterable[tuple[Any, int]]) -> Iterator[list[Any]]:
             batch, size = [], 0
     if batch:
         yield batch
-
-
-class TableReader:
-    """Reads tables of which most entries stand as they stood: these are not looked at again."""
-
-    def __init__(self) -> None:
-        self._known: dict[str, tuple[Any, Route]] = {}
-
-    def read(self, content: bytes) -> RouteTable:
-        """Raises RouteTableError, and for what is not JSON ValueError."""
-        data = json.loads(content)
-        entries = data.get("routes") if isinstance(data, dict) else None
-        if not isinstance(entries, list):
-            return RouteTable.from_json(data)  # Which says what is wrong.
-        version = RouteTable.from_json({**data, "routes": []}).version
-        known: dict[str, tuple[Any, Route]] = {}
-        for entry in entries:
-            route = self._route(entry)
-            if route.model in known:
-                raise RouteTableError(f"the route table: model {route.model!r} stands twice")
-            known[route.model] = entry, route
-        self._known = known
-        return RouteTable(version, {model: route for model, (_, route) in known.items()})
-
-    def know(self, table: RouteTable) -> None:
-        """What was read last is in force like this: where it stands as it stood, these very routes are read."""
-        self._known = {model: (entry, table.routes.get(model, route)) for model, (entry, route) in self._known.items()}
-
-    def _route(self, entry: Any) -> Route:
-        model = entry.get("model") if isinstance(entry, dict) else None
-        before = self._known.get(model) if isinstance(model, str) else None
-        return before[1] if before is not None and before[0] == entry else Route.from_json(entry)

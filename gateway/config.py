@@ -29,9 +29,9 @@ class GatewayConfig:
     backlog: int = 2048
     cpu_affinity: bool | tuple[int, ...] = False
     """True: each worker stays on one core, in turn; or the cores to take in turn."""
-    counter_slots: int = 131_072
-    """Counters to hand out: a route takes two a release in use and one more for each that is compared. Unused ones take
-    no memory. Enough for 10,000 routes with a candidate, all changed at once."""
+    counter_slots: int = 262_144
+    """Counters to hand out: a route takes two for each release in use, and keeps those of its revision before for some
+    seconds. Unused ones take no memory. Enough for 10,000 routes with a candidate, all changed again and again."""
 
     connections: int = 0
     """Clients' connections a worker keeps; 0: four fifths of the files it may open."""

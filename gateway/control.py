@@ -14,7 +14,7 @@ from typing import Any
 
 import httpx
 
-from gateway.changes import TableReader
+from gateway.reading import TableReader
 from gateway.routes import RouteTable, RouteTableError
 
 LONG_POLL_S = 25.0

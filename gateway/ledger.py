@@ -55,9 +55,10 @@ class Ledger:
 
     def __init__(self, slab: Slab, gateway: str, boot: str) -> None:
         self._slab = slab
-        self._free = list(range(slab.slots - 1, -1, -1))
+        self._free: list[int] = []
+        """Slots that were used before."""
         self._used = 0
-        """Slots below this number were leased at some time; the others were never touched."""
+        """Slots from this number on were never touched."""
         self._leases: dict[SlotKey, _Lease] = {}
         self._keys: dict[int, SlotKey] = {}
         self._current: dict[str, list[SlotKey]] = {}
@@ -101,13 +102,12 @@ class Ledger:
         """
         wanted = {route.model: slot_keys(route) for route in change.changed}
         new = [key for keys in wanted.values() for key in keys if key not in self._leases]
-        if len(new) > len(self._free):
+        if len(new) > len(self._free) + self._slab.slots - self._used:
             raise SlotsExhaustedError(f"the route table needs {len(new)} more counters: raise counter_slots")
         for key in new:
-            index = self._free.pop()
+            index = self._free_slot()
             self._leases[key] = _Lease(index, 0.0)
             self._keys[index] = key
-            self._used = max(self._used, index + 1)
         for model in (*wanted, *change.removed):
             for key in self._current.pop(model, ()):
                 lease = self._old[key] = self._leases[key]
@@ -118,9 +118,16 @@ class Ledger:
                 lease = self._leases[key]
                 lease.weight, lease.old_since_s = route.candidate.weight if route.candidate else 0.0, None
         self._current.update(wanted)
-        return {
-            model: [(key[2], key[3].value, self._leases[key].index) for key in keys] for model, keys in wanted.items()
-        }
+        return {model: [self._told(key) for key in keys] for model, keys in wanted.items()}
+
+    def _free_slot(self) -> int:
+        if self._free:
+            return self._free.pop()
+        self._used += 1
+        return self._used - 1
+
+    def _told(self, key: SlotKey) -> tuple[int, str, int]:
+        return key[2], key[3].value, self._leases[key].index
 
     def read(self, now_s: float, has_moved: bool = True) -> list[Window]:
         """What was counted since the last reading; nothing for slots where nothing happened.
@@ -237,7 +244,7 @@ class Ledger:
                 self._current.setdefault(model, []).append(key)
             else:
                 self._old[key] = lease
-        self._free = [index for index in self._free if index not in self._keys]
+        self._free = [index for index in range(self._used - 1, -1, -1) if index not in self._keys]
         for region, read in data["regions"].items():
             reading = self._readings[int(region)] = _Reading()
             for slot, (head, counts) in read.items():

@@ -15,6 +15,8 @@ from gateway.lanes import Lane, LiveRoute, Room
 from gateway.upstream import Server
 from gateway.windows import Role
 
+SWEPT_AT_ONCE = 500
+
 
 class Servers:
     """The servers that live routes name, each with its connections, whatever table it came with."""
@@ -42,11 +44,9 @@ class Routes(dict[str, LiveRoute]):
 
     __slots__ = ("_make", "asleep")
 
-    def __init__(
-        self, awake: Mapping[str, LiveRoute], asleep: dict[str, str], make: Callable[[str], LiveRoute]
-    ) -> None:
-        super().__init__(awake)
-        self.asleep = asleep
+    def __init__(self, make: Callable[[str], LiveRoute]) -> None:
+        super().__init__()
+        self.asleep: dict[str, str] = {}
         self._make = make
 
     def __missing__(self, model: str) -> LiveRoute:
@@ -69,25 +69,29 @@ class Staging:
     def __init__(self, cells: memoryview, servers: Servers, room: Room) -> None:
         self._cells, self._servers, self._room = cells, servers, room
         self._staged: dict[str, str | None] = {}
+        self._gone: list[LiveRoute] = []
         self.made = 0
         """Live routes made so far."""
-        self._table = LiveTable(-1, Routes({}, {}, self._live))
+        self._table = LiveTable(-1, Routes(self._live))
 
     def stage(self, texts: Mapping[str, str | None]) -> None:
         self._staged |= texts
 
     def commit(self, version: int) -> LiveTable:
-        before, staged = self._table.routes, self._staged
-        asleep = before.asleep | {model: text for model, text in staged.items() if text is not None}
-        for model in staged.keys() & asleep.keys():
-            if staged[model] is None:
-                del asleep[model]
-        awake = dict(before)
-        for model in staged.keys() & awake.keys():
-            del awake[model]
+        routes, staged = self._table.routes, self._staged
+        routes.asleep.update((model, text) for model, text in staged.items() if text is not None)
+        for model in [model for model, text in staged.items() if text is None]:
+            routes.asleep.pop(model, None)
+        fewer = list(staged) if len(staged) < len(routes) else list(routes)
+        awake = [model for model in fewer if model in staged and model in routes]
+        self._gone += [routes.pop(model) for model in awake]
         self._staged = {}
-        self._table = LiveTable(version, Routes(awake, asleep, self._live))
+        self._table = LiveTable(version, routes)
         return self._table
+
+    def sweep(self) -> None:
+        """Let go of some of the live routes that were replaced: of thousands at once would hold the loop up."""
+        del self._gone[-SWEPT_AT_ONCE:]
 
     def _live(self, text: str) -> LiveRoute:
         route, slots = read_text(text)

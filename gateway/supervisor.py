@@ -6,14 +6,17 @@ the last counts are sent.
 """
 
 import asyncio
+import contextlib
 import gc
 import logging
 import os
 import resource
 import signal
 import socket
+import threading
 import time
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
@@ -32,6 +35,7 @@ from gateway.reports import Reporter
 from gateway.routes import RouteTable
 from gateway.tables import TableInForce
 from gateway.watch import RoutesFile
+from gateway.worker import GC_THRESHOLDS
 from gateway.worker_process import WorkerProcess
 
 SEND_LAST_S = 3.0
@@ -94,6 +98,7 @@ class Supervisor:
     async def run(self, on_ready: Callable[["Supervisor"], None]) -> None:
         """Serve until SIGTERM or SIGINT. Raises GatewayError when it cannot start."""
         loop = asyncio.get_running_loop()
+        loop.set_default_executor(ThreadPoolExecutor(4, "aside", _step_back))
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, self._stopping.set)
         loop.add_signal_handler(signal.SIGHUP, self._ask, False)
@@ -109,6 +114,7 @@ class Supervisor:
         self._state = None
         gc.collect()
         gc.freeze()
+        gc.set_threshold(*GC_THRESHOLDS)
         on_ready(self)
         await self._stopping.wait()
         renewing.cancel()
@@ -312,6 +318,12 @@ def kept(before: GatewayConfig, after: GatewayConfig) -> tuple[GatewayConfig, st
     told = ", ".join(f"{name} ({value}, not {getattr(after, name)})" for name, value in stay.items())
     note = f"; needs a restart, so it stays as it is: {told}"
     return replace(after, **stay), note
+
+
+def _step_back() -> None:
+    """Whatever is done in threads, reading large tables above all, is done when no worker needs the core."""
+    with contextlib.suppress(OSError):
+        os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), 10)
 
 
 def raise_file_limit() -> None:

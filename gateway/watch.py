@@ -6,6 +6,7 @@ version stands still or falls, under a version above the one in force; and a rou
 
 import asyncio
 import logging
+import math
 import os
 import time
 from collections.abc import Awaitable, Callable
@@ -13,8 +14,8 @@ from dataclasses import replace
 from hashlib import blake2b
 from pathlib import Path
 
-from gateway.changes import TableReader
-from gateway.errors import GatewayError
+from gateway.errors import GatewayError, SlotsExhaustedError
+from gateway.reading import TableReader
 from gateway.routes import Route, RouteTable, RouteTableError
 
 POLL_S = 0.025
@@ -22,6 +23,8 @@ RECENT_S = 0.1
 """A file that changed so lately is read again: its next change may bear the same time."""
 SETTLE_S = 0.3
 """An unusable file is complained of when it stays so: it may be half written."""
+AGAIN_S = 1.0
+"""When a table is tried again that lacked counters: those of older tables become free."""
 
 Stamp = tuple[int, int, int, int]
 log = logging.getLogger("sluice.gateway")
@@ -36,12 +39,17 @@ def numbered(table: RouteTable, in_force: RouteTable | None) -> RouteTable | Non
     routes: dict[str, Route] = {}
     for model, route in table.routes.items():
         before = in_force.routes.get(model)
-        if before is not None and (before is route or before == replace(route, revision=before.revision)):
+        if before is not None and (before is route or _stands_alike(before, route)):
             routes[model] = before
         else:
             is_same = False
             routes[model] = replace(route, revision=version)
     return None if is_same and table.version <= in_force.version else RouteTable(version, routes)
+
+
+def _stands_alike(one: Route, other: Route) -> bool:
+    """Are they alike but for the revision?"""
+    return one.servers == other.servers and one == replace(other, revision=one.revision, servers=one.servers)
 
 
 class RoutesFile:
@@ -55,6 +63,7 @@ class RoutesFile:
         self._unusable: tuple[bytes, str, float] | None = None
         """What cannot be used, why, and since when."""
         self._told = b""
+        self._again_s = math.inf
         self.refused = ""
 
     def read_first(self) -> RouteTable:
@@ -83,7 +92,8 @@ class RoutesFile:
     ) -> None:
         try:
             stamp = self._look()
-            if stamp == self._stamp and time.time() - stamp[0] / 1e9 > RECENT_S:
+            is_due = time.monotonic() >= self._again_s
+            if stamp == self._stamp and not is_due and time.time() - stamp[0] / 1e9 > RECENT_S:
                 self._complain()
                 return
             content = await asyncio.to_thread(self._path.read_bytes)
@@ -93,9 +103,10 @@ class RoutesFile:
             return
         self._stamp = stamp
         digest = _digest(content)
-        if digest == self._digest:
+        if digest == self._digest and not is_due:
             self._complain()
             return
+        self._again_s = math.inf
         try:
             table = await asyncio.to_thread(lambda: numbered(self._reader.read(content), in_force()))
             if table is not None:
@@ -103,6 +114,8 @@ class RoutesFile:
                 self._reader.know(table)
                 log.info("%s changed: version %d is in force", self._path, table.version)
         except (ValueError, RecursionError) as exc:
+            if isinstance(exc.__cause__, SlotsExhaustedError):
+                self._again_s = time.monotonic() + AGAIN_S
             self._cannot_use(digest, str(exc) if isinstance(exc, RouteTableError) else f"it is not JSON: {exc}")
             return
         self._digest, self._unusable, self._told, self.refused = digest, None, b"", ""

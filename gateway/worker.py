@@ -122,6 +122,7 @@ class Worker:
                     self._frozen = self._staging.made
                     gc.freeze()
             self._channel.flush()
+            self._staging.sweep()
             self._dispatcher.expire()
             self._front.is_tight = self._memory.is_tight
             if is_new_second or self._stopping.is_set():

@@ -53,7 +53,7 @@ class Got:
     cpu_us: float
 
 
-async def run(ask: Ask) -> Got:
+async def run(ask: Ask, last_answers_s: float = LAST_ANSWERS_S) -> Got:
     """Raises BenchError when any request was not answered with 200."""
     requests = requests_for(BODIES[ask.body](), ask.address, ask.models)
     load: Load = Open(requests, ask.rate_per_s) if ask.rate_per_s else Closed(requests)
@@ -62,7 +62,7 @@ async def run(ask: Ask) -> Got:
         warmed, began, cpu_s = len(load.latencies_us), perf_counter(), process_time()
         await unless_failed(load, ask.seconds)
         timed, seconds, cpu_s = sorted(load.latencies_us[warmed:]), perf_counter() - began, process_time() - cpu_s
-        await finish(load, LAST_ANSWERS_S)
+        await finish(load, last_answers_s)
     answered, p50_us, p99_us = len(load.latencies_us), quantile(timed, 0.5), quantile(timed, 0.99)
     return Got(answered, len(timed), seconds, p50_us, p99_us, cpu_s * 1e6 / max(1, len(timed)))
 

@@ -35,7 +35,7 @@ class Forwarding:
     def open(self, stage: Stage) -> Iterator[list[Turn]]:
         upstream = stage.upstream("at_once", "at_once")
         stable, candidate = upstream.addresses
-        targets = [stage.start_peer(peer, stable, candidate) for peer in stage.peers]
+        targets = [stage.start_peer(peer, stage.task(peer.name, stable, candidate)) for peer in stage.peers]
         stage.wait_for(targets)
         direct = Target("direct", stable, None, targets[0].log)
         length = stage.length

@@ -23,16 +23,29 @@ from rich.progress import Progress
 
 from loadtests.bench.bars import BARS
 from loadtests.bench.forwarding import Forwarding
+from loadtests.bench.idle import Idle
+from loadtests.bench.mirroring import Mirroring
+from loadtests.bench.models import Models
 from loadtests.bench.processes import this_machine
 from loadtests.bench.rows import Circumstances, Figures, Measured, Row, document, exit_code, rows_of
 from loadtests.bench.stage import Length, Stage
+from loadtests.bench.table_change import TableChange
 from loadtests.bench.tables import tables_of
+from loadtests.bench.triton import Triton
 from loadtests.bench.work import Work
 from loadtests.errors import BenchError
 from loadtests.peers.line_up import PEERS
 from loadtests.peers.peer import Peer
 
-WORKS: Sequence[Work] = (Forwarding("small_json"), Forwarding("binary_602k", weighs=True))
+WORKS: Sequence[Work] = (
+    Forwarding("small_json"),
+    Forwarding("binary_602k", weighs=True),
+    Triton(),
+    Models(),
+    TableChange(),
+    Mirroring(),
+    Idle(),
+)
 OUT = Path("build/bench")
 FULL, QUICK = Length(5, 0.5, 3.0), Length(2, 0.2, 0.8)
 

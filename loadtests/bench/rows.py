@@ -14,7 +14,13 @@ FIGURES: Mapping[str, tuple[str, Better]] = {
     "cpu_us": ("us", "lower"),
     "client_cpu_us": ("us", "lower"),
     "upstream_cpu_us": ("us", "lower"),
+    "answered": ("requests", "higher"),
     "peak_mb": ("MB", "lower"),
+    "copied_share": ("share", "higher"),
+    "active_ms": ("ms", "lower"),
+    "spike_ms": ("ms", "lower"),
+    "quiet_ms": ("ms", "lower"),
+    "idle_kb": ("KB", "lower"),
 }
 """Every figure that is measured, with its unit and which way is better. `*cpu_us` is CPU time for a request."""
 

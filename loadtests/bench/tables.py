@@ -12,7 +12,7 @@ _COLUMNS = (("requests_per_s", "requests/s", 1.0, 0), ("p50_us", "p50 ms", 1e-3,
             ("cpu_us", "CPU us", 1.0, 0))  # fmt: skip
 """Figure, its column's title, the factor from the row's unit to the column's, digits."""
 _RATIOS = ("cpu_ratio", "p99_ratio", "requests_ratio")
-_UNSHOWN = ("client_cpu_us", "upstream_cpu_us")
+_UNSHOWN = ("answered", "client_cpu_us", "upstream_cpu_us")
 """Only in the file: they tell how far the load and the upstream were what limited requests/s."""
 
 
@@ -56,7 +56,7 @@ def _ratios(ratios: Mapping[tuple[str, str], Mapping[str, Row]]) -> Table:
 def _others(rows: Iterable[Row]) -> Table:
     table = Table("", "value", "", title="other figures", box=box.SIMPLE)
     for row in rows:
-        table.add_row(row.what, _cell(row, 2), row.unit)
+        table.add_row(row.what, _short(row), row.unit)
     return table
 
 
@@ -66,11 +66,16 @@ def _bars(rows: Iterable[Row], unmeasured: Iterable[str]) -> Table:
         if row.bar is not None:
             verdict = "[green]holds[/]" if row.holds else "[bold red]MISSED[/]"
             sign = "<=" if row.better == "lower" else ">="
-            table.add_row(row.what, _cell(row, 2), f"{sign} {row.bar:g}", verdict)
+            table.add_row(row.what, _short(row), f"{sign} {row.bar:g}", verdict)
     for what in unmeasured:
-        table.add_row(what, "", "", "[bold red]not measured[/]")
+        table.add_row(what, "not measured", "", "[bold red]MISSED[/]")
     return table
 
 
 def _cell(row: Row | None, digits: int, factor: float = 1.0) -> str:
     return "" if row is None else f"{row.value * factor:,.{digits}f} ± {row.spread / 2 * factor:,.{digits}f}"
+
+
+def _short(row: Row) -> str:
+    """For a column of all kinds of values."""
+    return _cell(row, 0 if abs(row.value) >= 100 else 2)

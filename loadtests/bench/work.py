@@ -42,9 +42,9 @@ class Work(Protocol):
         """What is set side by side, of these subjects of each load."""
 
 
-def turn(load: str, target: Target, ask: Ask, upstreams: Sequence[int]) -> Turn:
-    """This load on this target."""
-    return Turn(load, target.name, partial(measure, target, ask, upstreams))
+def turn(load: str, target: Target, ask: Ask, upstreams: Sequence[int], subject: str = "") -> Turn:
+    """This load on this target, called `subject` in the rows where that is not its name."""
+    return Turn(load, subject or target.name, partial(measure, target, ask, upstreams))
 
 
 def measure(target: Target, ask: Ask, upstreams: Sequence[int]) -> dict[str, float]:
@@ -56,7 +56,7 @@ def measure(target: Target, ask: Ask, upstreams: Sequence[int]) -> dict[str, flo
     behind = sum(map(cpu_us, upstreams))
     got = send(ask, target.name)
     figures = {
-        "requests_per_s": got.timed / got.seconds, "p50_us": got.p50_us, "p99_us": got.p99_us,
+        "requests_per_s": got.timed / got.seconds, "p50_us": got.p50_us, "p99_us": got.p99_us, "answered": got.answered,
         "client_cpu_us": got.cpu_us, "upstream_cpu_us": (sum(map(cpu_us, upstreams)) - behind) / got.answered,
     }  # fmt: skip
     if target.pid:

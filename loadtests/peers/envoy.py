@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from gateway.routes import DEFAULT_STICKY_HEADER
-from loadtests.peers.peer import WEIGHT, Peer, Task, package_versions
+from loadtests.peers.peer import Peer, Task, package_versions
 
 _TYPES = "type.googleapis.com/envoy.extensions.filters"
 
@@ -67,13 +67,12 @@ def _connection_manager(task: Task) -> dict[str, Any]:
 
 
 def _route(task: Task) -> dict[str, Any]:
-    percent = round(100 * WEIGHT)
     action: dict[str, Any] = {
         "timeout": "10s",
         "hash_policy": [{"header": {"header_name": DEFAULT_STICKY_HEADER}}],
         "weighted_clusters": {
             "use_hash_policy": True,
-            "clusters": [_share("stable", 100 - percent), _share("candidate", percent)],
+            "clusters": [_share("stable", 100 - task.percent), _share("candidate", task.percent)],
         },
     }
     if task.mirror is not None:

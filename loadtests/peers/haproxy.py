@@ -1,13 +1,13 @@
 """HAProxy: a hash of the sticky header chooses the backend. It cannot mirror without an agent of its own."""
 
 from gateway.routes import DEFAULT_STICKY_HEADER
-from loadtests.peers.peer import WEIGHT, Peer, Task, program_version
+from loadtests.peers.peer import Peer, Task, program_version
 
 
 def command(task: Task) -> list[str]:
     """One thread in the foreground."""
     path = task.folder / "haproxy.cfg"
-    path.write_text(_CONFIG.format(task=task, key=DEFAULT_STICKY_HEADER, percent=round(100 * WEIGHT)))
+    path.write_text(_CONFIG.format(task=task, key=DEFAULT_STICKY_HEADER))
     return ["haproxy", "-db", "-f", str(path)]
 
 
@@ -25,7 +25,7 @@ defaults
   unique-id-header x-request-id
 frontend clients
   bind {task.listen}
-  use_backend candidate if {{ req.hdr({key}),xxh32,mod(100) lt {percent} }}
+  use_backend candidate if {{ req.hdr({key}),xxh32,mod(100) lt {task.percent} }}
   default_backend stable
 backend stable
   http-response set-header x-request-id %[unique-id]

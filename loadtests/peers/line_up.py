@@ -8,12 +8,12 @@ from loadtests.peers.envoy import ENVOY
 from loadtests.peers.haproxy import HAPROXY
 from loadtests.peers.nginx import NGINX
 from loadtests.peers.ours import SLUICE
-from loadtests.peers.peer import WEIGHT, Peer, Task, package_versions
+from loadtests.peers.peer import Peer, Task, package_versions
 
 
 def _fastapi(task: Task) -> list[str]:
     module = "loadtests.peers.fastapi_proxy"
-    return [sys.executable, "-m", module, task.listen, task.stable, task.candidate, str(WEIGHT)]
+    return [sys.executable, "-m", module, task.listen, task.stable, task.candidate, str(task.weight)]
 
 
 FASTAPI = Peer("fastapi_httpx", package_versions("fastapi", "httpx", "uvicorn", "uvloop"), "make setup", _fastapi)

@@ -3,7 +3,7 @@
 import getpass
 
 from gateway.routes import DEFAULT_STICKY_HEADER
-from loadtests.peers.peer import WEIGHT, Peer, Task, program_version
+from loadtests.peers.peer import Peer, Task, program_version
 
 
 def command(task: Task) -> list[str]:
@@ -26,9 +26,9 @@ def command(task: Task) -> list[str]:
             task=task,
             user=getpass.getuser(),
             key=key,
-            percent=round(100 * WEIGHT),
             stable=stable,
             candidate=candidate,
+            share=f"{task.percent}% candidate;" if task.percent else "",
             **copies,
         )
     )
@@ -63,7 +63,7 @@ http {{
   {stable}
   {candidate}
   {mirror_upstream}
-  split_clients "$http_{key}" $pool {{ {percent}% candidate; * stable; }}
+  split_clients "$http_{key}" $pool {{ {share} * stable; }}
   server {{
     listen {task.listen};
     location / {{

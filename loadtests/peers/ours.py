@@ -2,11 +2,11 @@
 
 import json
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from gateway.routes import Candidate, Route, RouteTable, Shadow
-from loadtests.peers.peer import WEIGHT, Peer, Task, package_versions
+from loadtests.peers.peer import Peer, Task, package_versions
 
 MODEL = "digits"
 ROUTES = "routes.json"
@@ -36,14 +36,14 @@ def start_with(
     ]  # fmt: skip
 
 
-def table(task: Task, models: list[str], version: int = 1, stable: int = 1) -> RouteTable:
-    """The same split for each of these models."""
+def table(task: Task, models: Sequence[str], version: int = 1, stable: int = 1) -> RouteTable:
+    """The same split for each of these models; the candidate is the release, 1 or 2, that is not stable."""
     servers: dict[int, tuple[str, ...]] = {1: (task.stable,), 2: (task.candidate,)}
     shadow = None
     if task.mirror is not None:
         servers[SHADOW] = (task.mirror,)
         shadow = Shadow(SHADOW, 1.0)
-    candidate = Candidate(3 - stable, WEIGHT)
+    candidate = Candidate(3 - stable, task.weight)
     return RouteTable(
         version,
         {

@@ -8,21 +8,27 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
 WEIGHT = 0.1
-"""The candidate's share in every peer."""
+"""The candidate's share where a task says nothing else."""
 
 
 @dataclass(frozen=True, slots=True)
 class Task:
     """What a peer is to do: listen there, split between these two, and keep its files in `folder`.
 
-    `mirror` is a third server, which gets a copy of every request; None: no copies.
+    `weight` in [0, 1] is the candidate's share of the sticky keys. `mirror` is a third server, which gets a copy of
+    every request that stable answers; None: no copies.
     """
 
     listen: str
     stable: str
     candidate: str
     folder: Path
+    weight: float = WEIGHT
     mirror: str | None = None
+
+    @property
+    def percent(self) -> int:
+        return round(100 * self.weight)
 
 
 @dataclass(frozen=True, slots=True)

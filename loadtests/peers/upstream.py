@@ -2,7 +2,7 @@
 
     python -m loadtests.peers.upstream MANNER=HOST:PORT MANNER=HOST:PORT ...
 
-A manner is `at_once`, `after_50ms`, or `never_reads`: connections are made and nothing is ever taken from them. A GET,
+A manner is `at_once`, `in_50ms`, or `unread`: connections are made and nothing is ever taken from them. A GET,
 whatever its path, says how many requests came to that address.
 
 One process, as fast as Python gets, so that the proxy in front of it is what is measured. Knows no protocol errors: it
@@ -34,8 +34,8 @@ _ANSWER = (
 )
 
 
-AT_ONCE, NEVER_READS = "at_once", "never_reads"
-DELAYS_S = {AT_ONCE: 0.0, "after_50ms": 0.05}
+AT_ONCE, IN_50MS, UNREAD = "at_once", "in_50ms", "unread"
+DELAYS_S = {AT_ONCE: 0.0, IN_50MS: 0.05}
 
 
 class Address:
@@ -86,7 +86,7 @@ async def serve(told: list[str]) -> None:
     for one in told:
         manner, _, address = one.rpartition("=")
         host, _, port = address.rpartition(":")
-        if manner == NEVER_READS:
+        if manner == UNREAD:
             await loop.create_server(Deaf, host, int(port), backlog=1024)
         else:
             shared = Address(DELAYS_S[manner or AT_ONCE])

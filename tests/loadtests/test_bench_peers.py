@@ -2,9 +2,12 @@
 
 import asyncio
 import sys
+import time
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from random import Random
+from typing import Any
 
 import httpx
 import pytest
@@ -40,7 +43,8 @@ def test_a_message_without_a_length_is_an_error() -> None:
 
 @pytest.fixture
 def upstream(tmp_path: Path) -> Iterator[list[str]]:
-    addresses = free_addresses(0, 0)
+    """Three addresses that answer at once."""
+    addresses = free_addresses(0, 0, 0)
     log = tmp_path / "upstream.log"
     with running("upstream", [sys.executable, "-m", "loadtests.peers.upstream", *addresses], log):
         for address in addresses:
@@ -64,24 +68,50 @@ def test_a_load_that_is_refused_says_what_it_got(tiny: TinyModel) -> None:
 
 @pytest.mark.parametrize("peer", PEERS, ids=lambda peer: peer.name)
 def test_every_peer_splits_by_weight_on_a_sticky_key(peer: Peer, upstream: list[str], tmp_path: Path) -> None:
-    if peer.version() is None:
-        pytest.skip(f"{peer.name} is not installed")
-    (listen,) = free_addresses(0)
-    folder = tmp_path / "peer"
-    folder.mkdir()
-    url, body = f"http://{listen}/v2/models/digits/infer", BODIES["small_json"]().data
-    command = peer.command(Task(listen, *upstream, folder))
-    with running(peer.name, command, tmp_path / "log") as pid, httpx.Client(trust_env=False) as client:
-        wait_until_it_answers(peer.name, url, body, tmp_path / "log")
-        first, again = ([_release(client, url, body, key) for key in range(300)] for _ in range(2))
+    with _started(peer, upstream, tmp_path) as (pid, url), httpx.Client(trust_env=False) as client:
+        first, again = ([_release(client, url, key) for key in range(300)] for _ in range(2))
         assert cpu_us(pid) > 0
     assert first == again
     assert len(set(first)) == 2
     assert 0.04 < min(first.count(release) for release in set(first)) / 300 < 0.18
 
 
-def _release(client: httpx.Client, url: str, body: bytes, key: int) -> str:
-    answer = client.post(url, content=body, headers={"x-sluice-key": f"client-{key}"})
+@pytest.mark.parametrize("peer", [peer for peer in PEERS if peer.mirrors], ids=lambda peer: peer.name)
+def test_peers_that_mirror_copy_every_request(peer: Peer, upstream: list[str], tmp_path: Path) -> None:
+    with (
+        _started(peer, upstream, tmp_path, weight=0.0, mirror=upstream[2]) as (_, url),
+        httpx.Client(trust_env=False) as client,
+    ):
+        before = _asked(upstream[2])
+        for key in range(50):
+            _release(client, url, key)
+        ends = time.monotonic() + 5
+        while _asked(upstream[2]) < before + 50 and time.monotonic() < ends:
+            time.sleep(0.01)
+        assert _asked(upstream[2]) == before + 50
+        assert _asked(upstream[1]) == 1  # The fixture's.
+
+
+@contextmanager
+def _started(peer: Peer, servers: list[str], tmp_path: Path, **task: Any) -> Iterator[tuple[int, str]]:
+    """The peer's pid and the URL of its model, once it answers."""
+    if peer.version() is None:
+        pytest.skip(f"{peer.name} is not installed")
+    (listen,) = free_addresses(0)
+    folder = tmp_path / "peer"
+    folder.mkdir()
+    url = f"http://{listen}/v2/models/digits/infer"
+    with running(peer.name, peer.command(Task(listen, servers[0], servers[1], folder, **task)), folder / "log") as pid:
+        wait_until_it_answers(peer.name, url, BODIES["small_json"]().data, folder / "log")
+        yield pid, url
+
+
+def _asked(address: str) -> int:
+    return int(httpx.get(f"http://{address}/", trust_env=False).text)
+
+
+def _release(client: httpx.Client, url: str, key: int) -> str:
+    answer = client.post(url, content=BODIES["small_json"]().data, headers={"x-sluice-key": f"client-{key}"})
     assert answer.status_code == 200
     assert answer.json()["model_name"] == "digits"
     assert answer.headers["x-request-id"]
@@ -92,4 +122,4 @@ def test_a_peer_that_ends_by_itself_says_its_last_word(tmp_path: Path) -> None:
     command = [sys.executable, "-c", "print('no port left')"]
     silent = pytest.raises(BenchError, match=r"it did not answer within .*no port left")
     with silent, running("it", command, tmp_path / "log"):
-        wait_until_it_answers("it", "http://127.0.0.1:1/", b"", tmp_path / "log", timeout_s=0.3)
+        wait_until_it_answers("it", "http://127.0.0.1:1/", b"", tmp_path / "log", timeout_s=1.5)

@@ -1,8 +1,10 @@
 """What a benchmark says of given figures: medians, comparisons of the same round, bars and the exit code."""
 
+import io
 import json
 
 import pytest
+from rich.console import Console
 
 from loadtests.bench.bars import BARS
 from loadtests.bench.client import quantile
@@ -19,7 +21,9 @@ from loadtests.bench.rows import (
     rows_of,
     unmeasured,
 )  # fmt: skip
+from loadtests.bench.tables import tables_of
 from loadtests.errors import BenchError
+from loadtests.peers.line_up import PEERS
 
 
 def _figures(cpu_us: float | None, p99_us: float = 100.0) -> Figures:
@@ -119,13 +123,24 @@ def test_the_file_has_the_shape_that_the_design_gives() -> None:
 def test_every_bar_belongs_to_one_work_and_can_be_measured() -> None:
     loads = [load for work in WORKS for load in work.loads]
     assert len(loads) == len(set(loads))
-    everyone = ["sluice", "envoy", "nginx", "haproxy", "fastapi_httpx", "direct"]
+    everyone = [*(peer.name for peer in PEERS), *(f"{peer.name}_copying" for peer in PEERS), "direct"]
     compared = {one.what: one for work in WORKS for one in work.comparisons(dict.fromkeys(work.loads, everyone))}
     for what in BARS:
         load, figure, *subject = what.split(".")
         assert load in loads
         assert what in compared or (figure in FIGURES and subject), what
     assert {one.figure for one in compared.values()} <= set(FIGURES)
+
+
+def test_tables_say_every_bar_in_80_columns() -> None:
+    rows = [Row(what, bar + 1.5, 18.0, "us", bar, "lower") for what, bar in BARS.items()]
+    unknown = {"mirror_half.p99_ratio_to_without.all_day": 1.1}
+    console = Console(file=io.StringIO(), width=80)
+    console.print(*tables_of([*_rows(), *rows], {**BARS, **unknown}))
+    said = console.file.getvalue()
+    assert [what for what in (*BARS, *unknown) if what not in said] == []
+    assert said.count("MISSED") == len(BARS) + 1
+    assert said.count("not measured") == 1
 
 
 def test_quantiles_are_by_nearest_rank() -> None:

@@ -5,6 +5,7 @@ import json
 import logging
 import signal
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -64,7 +65,7 @@ def run(
         loaded = load_config(config, settings)
         if routes is None and not loaded.control_url:
             raise GatewayError("the gateway needs routes: give --control-url http://HOST:PORT or --routes FILE")
-        return loaded
+        return loaded if routes is None else replace(loaded, control_url="")
 
     try:
         if check:

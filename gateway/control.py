@@ -14,6 +14,7 @@ from typing import Any
 
 import httpx
 
+from gateway.aside import SMALL_BYTES, aside
 from gateway.reading import TableReader
 from gateway.routes import RouteTable, RouteTableError
 
@@ -87,7 +88,7 @@ class ControlLink:
                 answer.raise_for_status()
                 self._reached(True)
                 if answer.status_code == 200:
-                    table = await asyncio.to_thread(self._reader.read, answer.content)
+                    table = await aside(len(answer.content) < SMALL_BYTES, self._reader.read, answer.content)
                     if table.version <= version:
                         raise RouteTableError(f"it is version {table.version}, and {version} is in force")
                     await self._apply(table)

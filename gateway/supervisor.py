@@ -6,22 +6,20 @@ the last counts are sent.
 """
 
 import asyncio
-import contextlib
 import gc
 import logging
 import os
 import resource
 import signal
 import socket
-import threading
 import time
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
 from gateway import handover
+from gateway.aside import threads
 from gateway.channel import Message
 from gateway.config import GatewayConfig
 from gateway.control import ControlLink
@@ -98,7 +96,7 @@ class Supervisor:
     async def run(self, on_ready: Callable[["Supervisor"], None]) -> None:
         """Serve until SIGTERM or SIGINT. Raises GatewayError when it cannot start."""
         loop = asyncio.get_running_loop()
-        loop.set_default_executor(ThreadPoolExecutor(4, "aside", _step_back))
+        loop.set_default_executor(threads())
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, self._stopping.set)
         loop.add_signal_handler(signal.SIGHUP, self._ask, False)
@@ -107,6 +105,7 @@ class Supervisor:
             await self._begin()
         else:
             self._restore(self._state)
+        self._report()
         handover.take_signals()
         metrics = serve_metrics(self._metrics, lambda: self._reporter.seen)
         self._start_tasks()
@@ -318,12 +317,6 @@ def kept(before: GatewayConfig, after: GatewayConfig) -> tuple[GatewayConfig, st
     told = ", ".join(f"{name} ({value}, not {getattr(after, name)})" for name, value in stay.items())
     note = f"; needs a restart, so it stays as it is: {told}"
     return replace(after, **stay), note
-
-
-def _step_back() -> None:
-    """Whatever is done in threads, reading large tables above all, is done when no worker needs the core."""
-    with contextlib.suppress(OSError):
-        os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), 10)
 
 
 def raise_file_limit() -> None:

@@ -12,6 +12,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Protocol
 
+from gateway.aside import SMALL_ROUTES, aside
 from gateway.changes import (
     Slots,
     TableChange,
@@ -66,12 +67,13 @@ class TableInForce:
     async def apply(self, table: RouteTable, told: Told) -> None:
         """Put a table in force, and on disk. Raises RouteTableError when it cannot be; then nothing was changed."""
         async with self.changing:
-            change = await asyncio.to_thread(change_between, self.table, table)
+            is_small = len(table.routes) < SMALL_ROUTES
+            change = await aside(is_small, change_between, self.table, table)
             try:
                 slots = self._ledger.lease(change, time.time())
             except SlotsExhaustedError as exc:
                 raise RouteTableError(str(exc)) from exc
-            texts, lines = await asyncio.to_thread(_encoded, change, slots)
+            texts, lines = await aside(len(change.changed) < SMALL_ROUTES, _encoded, change, slots)
             self.table = table
             self._texts |= texts
             for model in change.removed:

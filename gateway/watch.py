@@ -14,6 +14,7 @@ from dataclasses import replace
 from hashlib import blake2b
 from pathlib import Path
 
+from gateway.aside import SMALL_BYTES, aside
 from gateway.errors import GatewayError, SlotsExhaustedError
 from gateway.reading import TableReader
 from gateway.routes import Route, RouteTable, RouteTableError
@@ -96,7 +97,7 @@ class RoutesFile:
             if stamp == self._stamp and not is_due and time.time() - stamp[0] / 1e9 > RECENT_S:
                 self._complain()
                 return
-            content = await asyncio.to_thread(self._path.read_bytes)
+            content = await aside(stamp[1] < SMALL_BYTES, self._path.read_bytes)
         except OSError as exc:
             self._stamp = None
             self._cannot_use(b"", f"it cannot be read: {exc.strerror}")
@@ -108,7 +109,7 @@ class RoutesFile:
             return
         self._again_s = math.inf
         try:
-            table = await asyncio.to_thread(lambda: numbered(self._reader.read(content), in_force()))
+            table = await aside(len(content) < SMALL_BYTES, lambda: numbered(self._reader.read(content), in_force()))
             if table is not None:
                 await apply(table)
                 self._reader.know(table)

@@ -4,11 +4,7 @@ import os
 import signal
 import subprocess
 import sys
-import threading
 import time
-from collections import Counter
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -16,52 +12,11 @@ import pytest
 
 from tests.gateway.fakes import OK, FakeServer, after, http_answer, says
 from tests.gateway.harness import ROOT, Client, Gateway, eventually, infer, is_alive, route, running, table
+from tests.gateway.load import load
 
 
 def routes(server: FakeServer, **more: Any) -> dict[str, Any]:
     return table(route("m", {1: [server.address]}, **more))
-
-
-class Load:
-    """Clients with kept connections that ask all the time, and what became of their requests."""
-
-    def __init__(self, gateway: Gateway, pause_s: float) -> None:
-        self.seen: Counter[str] = Counter()
-        self._gateway, self._pause_s = gateway, pause_s
-        self._stop = threading.Event()
-
-    def run(self) -> None:
-        client = Client(self._gateway.address)
-        while not self._stop.is_set():
-            try:
-                answer = client.ask(infer("m"))
-            except OSError:  # Closed without a word.
-                self.seen["broken"] += 1
-                client.sock.close()
-                client = Client(self._gateway.address)
-                continue
-            self.seen[str(answer.status)] += 1
-            if answer.headers.get("connection") == "close":
-                self.seen["announced"] += 1
-                client.sock.close()
-                client = Client(self._gateway.address)
-            time.sleep(self._pause_s)
-        client.sock.close()
-
-    def stop(self) -> None:
-        self._stop.set()
-
-
-@contextmanager
-def load(gateway: Gateway, clients: int = 6, pause_s: float = 0.005) -> Iterator[Load]:
-    running_load = Load(gateway, pause_s)
-    threads = [threading.Thread(target=running_load.run) for _ in range(clients)]
-    for thread in threads:
-        thread.start()
-    yield running_load
-    running_load.stop()
-    for thread in threads:
-        thread.join()
 
 
 def test_a_killed_worker_is_replaced_and_its_counts_stand(server: FakeServer, tmp_path: Path) -> None:
@@ -77,7 +32,6 @@ def test_a_killed_worker_is_replaced_and_its_counts_stand(server: FakeServer, tm
                 eventually(lambda before=before: gateway.counted("m")["ok"] > before + 50)
         eventually(lambda: gateway.metric("sluice_requests_in_flight") == 0)
         counts = gateway.counted("m")
-    print(dict(asked.seen), counts)
     assert asked.seen["200"] == sum(asked.seen.values()) - asked.seen["broken"]
     assert asked.seen["broken"] <= 2 * 6
     assert set(counts) <= {"ok", "lost"}

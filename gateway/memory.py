@@ -1,5 +1,7 @@
 """The bytes a worker holds for others: bodies that arrived, answers not read yet, copies. One sum, one limit."""
 
+import contextlib
+import ctypes
 import os
 
 from gateway.heads import Request
@@ -8,6 +10,21 @@ REFUSING_SHARE = 0.9
 """From this share of the limit on, no new body is taken."""
 CLOSING_SHARE = 0.8
 """From this share on, connections are not kept after their answer."""
+
+
+_M_TRIM_THRESHOLD, _M_TOP_PAD, _M_MMAP_THRESHOLD = -1, -2, -3  # mallopt(3), from malloc.h.
+_KEPT_BYTES, _PAD_BYTES, _MAPPED_BYTES = 256 * 2**20, 2**20, 32 * 2**20
+
+
+def keep_freed_memory() -> None:
+    """Have malloc keep what large bodies free: giving it back and taking it again costs a page fault for every 4 KiB,
+    a quarter of the CPU time of a body of 600 KB. Does nothing where the C library is not glibc."""
+    with contextlib.suppress(AttributeError, OSError):
+        mallopt = ctypes.CDLL(None).mallopt
+        for option, value in (
+            (_M_TRIM_THRESHOLD, _KEPT_BYTES), (_M_TOP_PAD, _PAD_BYTES), (_M_MMAP_THRESHOLD, _MAPPED_BYTES),
+        ):  # fmt: skip
+            mallopt(option, value)
 
 
 class ByteLedger:

@@ -23,7 +23,7 @@ from gateway.dispatch import Dispatcher
 from gateway.http1 import ClientConnection, Front
 from gateway.lanes import Room
 from gateway.live import Servers, Staging
-from gateway.memory import ByteLedger
+from gateway.memory import ByteLedger, keep_freed_memory
 
 TICK_S = 0.05
 GC_THRESHOLDS = (50_000, 50, 1000)
@@ -155,7 +155,7 @@ class Worker:
 
 def main() -> None:
     settings = json.loads(sys.argv[1])
-
+    keep_freed_memory()
     cores = settings["config"]["cpu_affinity"]
     if cores is not False:
         chosen = sorted(os.sched_getaffinity(0)) if cores is True else cores

@@ -107,18 +107,16 @@ def _of_two(choice: list[T], now_s: float) -> T | None:
 class RetryBudget:
     """Retries may be a share of the requests: each request earns `share` of a retry, at most `most` are saved up."""
 
-    __slots__ = ("_earned", "_most", "_saved", "_share")
+    __slots__ = ("_most", "_saved", "_share", "earned")
 
     def __init__(self, share: float, most: float = 20.0) -> None:
         self._share, self._most, self._saved = share, most, most
-        self._earned = 0
-
-    def earn(self) -> None:
-        self._earned += 1
+        self.earned = 0
+        """Requests since the last retry."""
 
     def spend(self) -> bool:
-        self._saved = min(self._most, self._saved + self._earned * self._share)
-        self._earned = 0
+        self._saved = min(self._most, self._saved + self.earned * self._share)
+        self.earned = 0
         if self._saved < 1.0:
             return False
         self._saved -= 1.0

@@ -50,6 +50,11 @@ class Dispatcher:
         self.table: LiveTable | None = None
         self.is_ready = False
 
+    def allow_samples(self, number: int) -> None:
+        """How many answers may be recorded until the next call."""
+        self._channel.allow_samples(number)
+        self._plane.is_recording = number > 0
+
     def expire(self) -> None:
         self._plane.expire()
         self._mirrors.expire()
@@ -149,15 +154,15 @@ class Dispatcher:
 
     # exchange.Observer
 
-    def answered(self, exchange: Exchange, body: Chunks | None) -> None:
+    def answered(self, exchange: Exchange) -> None:
         """An answer left: copy its request to the shadow, or just record it."""
-        live = exchange.live
+        live, body = exchange.live, exchange.recordable()
         is_stables = not exchange.is_pinned and exchange.assigned.release == live.route.stable
         if live.mirror is not None and is_stables and live.is_mirrored(exchange.key):
             mirror = Mirror(self._mirrors, exchange, live.mirror, body, self._mirrored)
             if mirror.start():
                 return
-        if self._channel.wants_sample and body is not None:
+        if body is not None:
             self._record(exchange, body, None)
 
     def over(self, exchange: Exchange, status: int, latency_s: float) -> None:
@@ -166,14 +171,16 @@ class Dispatcher:
     def _mirrored(
         self, exchange: Exchange, answered: Chunks | None, head: AnswerHead, copied: Chunks | None, release: int
     ) -> None:
-        if self._channel.wants_sample and answered is not None:
+        if answered is not None:
             mirrored = None if copied is None else _recorded(release, head, copied)
             self._record(exchange, answered, mirrored)
 
     def _record(self, exchange: Exchange, answered: Chunks, mirrored: Answer | None) -> None:
-        """Record a sample of the route's share."""
+        """Record a sample of the route's share, while there is room for one this second."""
         share = exchange.live.route.sample_share
-        if exchange.head is not None and (share >= 1.0 or place("sample", exchange.request_id) < share):
+        if not self._channel.wants_sample:
+            self._plane.is_recording = False
+        elif exchange.head is not None and (share >= 1.0 or place("sample", exchange.request_id) < share):
             answer = _recorded(exchange.lane.release, exchange.head, answered)
             request_id = exchange.request_id.decode()
             self._channel.record(Sample(request_id, exchange.asked.model, time.time(), answer, mirrored))

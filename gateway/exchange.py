@@ -33,8 +33,8 @@ _TEXT = {
 class Observer(Protocol):
     """Who is told of exchanges after they are over; never on a request's way."""
 
-    def answered(self, exchange: "Exchange", body: Chunks | None) -> None:
-        """A good answer left. `body` is None where it is too large to be recorded."""
+    def answered(self, exchange: "Exchange") -> None:
+        """A good answer to an inference left, and the plane is recording or the route has a shadow."""
 
     def over(self, exchange: "Exchange", status: int, latency_s: float) -> None:
         """A request is over, however it ended; `status` 0 when nothing was answered."""
@@ -43,14 +43,17 @@ class Observer(Protocol):
 class Plane:
     """What all exchanges of a worker share."""
 
-    __slots__ = ("budget", "in_flight", "is_watched", "memory", "observer", "sample_body_bytes", "write_timeout_s")
+    __slots__ = (
+        "budget", "in_flight", "is_recording", "is_watched", "memory", "observer", "sample_body_bytes",
+        "write_timeout_s",
+    )  # fmt: skip
 
     def __init__(self, config: GatewayConfig, memory: ByteLedger, observer: Observer) -> None:
         self.budget = RetryBudget(config.retry_share)
         self.memory = memory
         self.observer = observer
-        self.is_watched = False
-        """Is `Observer.over` called?"""
+        self.is_recording = self.is_watched = False
+        """Are `Observer.answered` and `Observer.over` called?"""
         self.sample_body_bytes = config.sample_body_bytes
         self.write_timeout_s = config.write_timeout_s
         self.in_flight: set[Exchange] = set()
@@ -112,7 +115,7 @@ class Exchange:
     def start(self) -> None:
         now, lane, plane = self.started_s, self.lane, self._plane
         plane.in_flight.add(self)
-        plane.budget.earn()
+        plane.budget.earned += 1
         if self._slot is not None:
             self._slot.add(STARTED)
         if lane.release != self.live.route.stable and self._may_fall_back:
@@ -277,21 +280,32 @@ class Exchange:
 
     def _succeeded(self) -> None:
         now = monotonic()
-        if self._server is not None and self._server.health.failures:
-            self._server.health.succeeded(now)
-        latency_s = now - self.started_s
+        server, slot = self._server, self._slot
+        if server is not None and server.health.failures:
+            server.health.succeeded(now)
         if not self.fell_back:
+            latency_s = now - self.started_s
             self.lane.answered(now, latency_s)
-            if self._slot is not None:
-                self._slot.ended_ok(latency_s * 1e6)
+            if slot is not None:
+                slot.ended_ok(latency_s * 1e6)
                 self._slot = None
-        assert self._head is not None
-        is_told = self._client is not None and self._head.status == 200 and self.asked.kind is Kind.INFER
+        plane = self._plane
+        is_told = (plane.is_recording or self.live.mirror is not None) and self._is_good_inference
         self._write_last()
         if is_told:
-            self._plane.observer.answered(self, self._recordable())
+            plane.observer.answered(self)
 
-    def _recordable(self) -> Chunks | None:
+    @property
+    def _is_good_inference(self) -> bool:
+        return (
+            self._client is not None
+            and self._head is not None
+            and self._head.status == 200
+            and self.asked.kind is Kind.INFER
+        )
+
+    def recordable(self) -> Chunks | None:
+        """The answer's body, if it is small enough to be recorded."""
         if self._size > self._plane.sample_body_bytes:
             return None
         return self._answer if self._kept is None else self._kept + self._answer
@@ -331,7 +345,10 @@ class Exchange:
         """Over: give back what it held. `status` is what the client saw, 0 for nothing."""
         plane = self._plane
         plane.in_flight.discard(self)
-        self._leave_seat()
+        seat = self._seat
+        if seat is not None:
+            self._seat = None
+            seat.leave()
         if self._queue is not None:
             self._leave_queue()
         self._client = None

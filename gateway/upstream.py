@@ -115,6 +115,13 @@ class Connection(asyncio.Protocol):
             if head.status == 101 or self._interim > _INTERIM_MOST:
                 raise AnswerError("not an answer")
         self._held = b""
+        if head.length == len(data) - at:  # The usual answer: all of it came at once.
+            listener = self.listener
+            assert listener is not None
+            self._finish(head)
+            body: bytes | memoryview = data[at:] if head.length < _VIEWED_BYTES else memoryview(data)[at:]
+            listener.arrived(head, [body] if head.length else [], True)
+            return
         self._head = head
         self._missing = head.length
         if head.length == CHUNKED:
@@ -152,15 +159,15 @@ class Connection(asyncio.Protocol):
         assert listener is not None
         told, self._is_told = self._is_told, True
         if is_last:
-            self._finish()
+            assert head is not None
+            self._finish(head)
         listener.arrived(None if told else head, chunks, is_last)
 
-    def _finish(self) -> None:
+    def _finish(self, head: AnswerHead) -> None:
         assert self.transport is not None
-        assert self._head is not None
         self.listener = None
         # Answered before it had read the whole request: what it would make of the rest is uncertain.
-        keep = self._head.keep_alive and not self.transport.get_write_buffer_size()
+        keep = head.keep_alive and not self.transport.get_write_buffer_size()
         if self._is_paused:
             self.resume_reading()
         self._head = self._chunks = None
@@ -259,7 +266,8 @@ class Server:
 
     def ended(self, connection: Connection, keep: bool) -> None:
         self.in_flight -= 1
-        if keep and not self._is_retired and connection.transport is not None and not connection.transport.is_closing():
+        transport = connection.transport
+        if keep and not self._is_retired and transport is not None and not transport.is_closing():
             self._idle.append(connection)
         else:
             connection.close()

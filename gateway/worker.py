@@ -117,7 +117,7 @@ class Worker:
             is_new_second = now - second >= 1.0
             if is_new_second:
                 second = now
-                self._channel.allow_samples(self._config.samples_per_s if self._config.control_url else 0)
+                self._dispatcher.allow_samples(self._config.samples_per_s if self._config.control_url else 0)
                 if self._staging.made - self._frozen >= FREEZE_AFTER:
                     self._frozen = self._staging.made
                     gc.freeze()

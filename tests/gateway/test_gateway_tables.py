@@ -18,6 +18,7 @@ from gateway.changes import (
     text_of,
 )  # fmt: skip
 from gateway.counters import Slab
+from gateway.lanes import Room
 from gateway.live import Servers, Staging
 from gateway.reading import TableReader
 from gateway.routes import Candidate, Route, RouteTable, RouteTableError, Shadow
@@ -163,7 +164,7 @@ def staged(routes: RouteTable, revision: int = 1) -> list[bytes]:
 
 
 def test_a_table_comes_into_force_at_once_and_routes_are_made_when_they_are_asked_for() -> None:
-    staging = Staging(Slab.create(1, 8).region(0), Servers(1.0))
+    staging = Staging(Slab.create(1, 8).region(0), Servers(1.0), Room(8, 8, 1.0))
     for line in staged(many(100)):
         staging.stage(json.loads(line)["stage"])
     first = staging.commit(1)

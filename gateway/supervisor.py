@@ -208,7 +208,7 @@ class Supervisor:
                 "pid": os.getpid(), "name": self._config.name, "boot": self._boot, "began_at": self._began_at,
                 "listen": self.address, "metrics_listen": self._config.metrics_listen,
                 "generation": self._crew.generation, "workers": workers, "workers_replaced": self._crew.replaced,
-                "table_version": self._tables.version, "table_refused": self._refused,
+                "table_version": self._crew.applied_version, "table_refused": self._refused,
                 "control_plane": self._config.control_url if self._link is not None else None,
                 "control_plane_is_reached": self._link is not None and self._link.is_reached,
                 **self._numbers, "outcome": self._outcome,

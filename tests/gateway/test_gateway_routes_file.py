@@ -174,7 +174,7 @@ def test_a_server_that_no_route_names_any_more_is_let_go(server: FakeServer, oth
 
 def test_fifty_changes_in_a_row_under_load_cost_no_request(server: FakeServer, tmp_path: Path) -> None:
     files = Files(tmp_path)
-    with running(tmp_path, one(server), workers=2) as gateway:
+    with running(tmp_path, one(server), workers=2, counter_slots=1024) as gateway:
         with load(gateway) as asked:
             for number in range(1, 51):
                 files.rename_over(one(server, release=1 + number % 2, deadline_s=5.0 + number))

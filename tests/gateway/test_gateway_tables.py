@@ -169,16 +169,17 @@ def test_a_table_comes_into_force_at_once_and_routes_are_made_when_they_are_aske
         staging.stage(json.loads(line)["stage"])
     first = staging.commit(1)
     assert staging.made == 0 and first.routes["m5"].route.salt == "salt" and staging.made == 1
-    assert first.routes.get("m5") is first.routes["m5"]
-    assert first.routes.get("nobody") is None
+    assert first.routes["m5"] is first.routes["m5"]
     with pytest.raises(KeyError):
         first.routes["nobody"]
     before = first.routes["m6"]
     staging.stage({"m5": text_of(replace(ROUTE, model="m5", salt="new"), []), "m7": None, "m8": None})
-    assert first.routes["m5"].route.salt == "salt" and first.routes.get("m7") is not None
+    assert first.routes["m5"].route.salt == "salt" and first.routes["m7"].route.model == "m7"
     second = staging.commit(2)
     assert second.version == 2 and second.routes["m5"].route.salt == "new"
-    assert second.routes.get("m7") is second.routes.get("m8") is None
+    for gone in ("m7", "m8"):
+        with pytest.raises(KeyError):
+            second.routes[gone]
     assert second.routes["m6"] is before
     for _ in range(3):
         staging.sweep()

@@ -11,13 +11,15 @@ import time
 from gateway.answers import error_body
 from gateway.channel import Channel
 from gateway.config import GatewayConfig
-from gateway.exchange import Exchange, Plane
+from gateway.exchange import Exchange
+from gateway.front import Exchanging
 from gateway.heads import AnswerHead, Request
-from gateway.http1 import ClientConnection, Exchanging
+from gateway.http1 import ClientConnection
 from gateway.live import LiveTable
 from gateway.memory import ByteLedger
 from gateway.mirror import Mirror, MirrorBudget
 from gateway.paths import Asked, Kind, PathError, understand
+from gateway.plane import Plane
 from gateway.routes import place
 from gateway.samples import Answer, Label, Sample
 from gateway.upstream import Chunks

@@ -5,17 +5,14 @@ says of `wording`.
 """
 
 from time import monotonic  # The loop's own clock is cached and counts milliseconds.
-from typing import Protocol
 
 from gateway.answers import error_body
-from gateway.balance import RetryBudget
-from gateway.config import GatewayConfig
 from gateway.counters import FALLBACKS, RETRIES, STARTED, Slot
 from gateway.heads import AnswerHead, Request
 from gateway.http1 import JOIN_BYTES, ClientConnection
 from gateway.lanes import Lane, LiveRoute
-from gateway.memory import ByteLedger
 from gateway.paths import Asked, Kind
+from gateway.plane import Plane
 from gateway.upstream import Chunks, Connection, Server
 from gateway.windows import Outcome
 from gateway.wording import answer_lines, is_clients_fault, last_chunk, one_chunk, request_parts, shown_error
@@ -28,41 +25,6 @@ _TEXT = {
     Outcome.UNAVAILABLE: "no server of this release can be reached",
     Outcome.SHED: "too many requests wait for this model; try again in a second",
 }
-
-
-class Observer(Protocol):
-    """Who is told of exchanges after they are over; never on a request's way."""
-
-    def answered(self, exchange: "Exchange") -> None:
-        """A good answer to an inference left, and the plane is recording or the route has a shadow."""
-
-    def over(self, exchange: "Exchange", status: int, latency_s: float) -> None:
-        """A request is over, however it ended; `status` 0 when nothing was answered."""
-
-
-class Plane:
-    """What all exchanges of a worker share."""
-
-    __slots__ = (
-        "budget", "in_flight", "is_recording", "is_watched", "memory", "observer", "sample_body_bytes",
-        "write_timeout_s",
-    )  # fmt: skip
-
-    def __init__(self, config: GatewayConfig, memory: ByteLedger, observer: Observer) -> None:
-        self.budget = RetryBudget(config.retry_share)
-        self.memory = memory
-        self.observer = observer
-        self.is_recording = self.is_watched = False
-        """Are `Observer.answered` and `Observer.over` called?"""
-        self.sample_body_bytes = config.sample_body_bytes
-        self.write_timeout_s = config.write_timeout_s
-        self.in_flight: set[Exchange] = set()
-
-    def expire(self) -> None:
-        """Fail what has waited too long; called a few times a second."""
-        now = monotonic()
-        for exchange in [waiting for waiting in self.in_flight if waiting.attempt_ends_s <= now]:
-            exchange.expired()
 
 
 class Exchange:
@@ -78,7 +40,8 @@ class Exchange:
     """The lane in which it counts as on its way."""
     _queue: Lane | None = None
     """The lane in which it waits for room."""
-    _head: AnswerHead | None = None
+    head: AnswerHead | None = None
+    """The answer's, as far as there is one."""
     _size = 0
     _kept: Chunks | None = None
     """What was written of an answer already, while it is small enough to be recorded."""
@@ -101,10 +64,6 @@ class Exchange:
         self._ends_s = self.attempt_ends_s = now + deadline_s
         self.deadline_s = deadline_s
         self._answer: Chunks = []
-
-    @property
-    def head(self) -> AnswerHead | None:
-        return self._head
 
     @property
     def is_pinned(self) -> bool:
@@ -242,7 +201,7 @@ class Exchange:
         self._enter(self.lane, now)
 
     def _forget_answer(self) -> None:
-        self._head, self._answer, self._size = None, [], 0
+        self.head, self._answer, self._size = None, [], 0
 
     def _give_up(self, outcome: Outcome) -> None:
         self._count(outcome)
@@ -261,11 +220,11 @@ class Exchange:
 
     def arrived(self, head: AnswerHead | None, chunks: Chunks, is_last: bool) -> None:
         if head is not None:
-            self._head = head
-        assert self._head is not None
+            self.head = head
+        assert self.head is not None
         for chunk in chunks:
             self._size += len(chunk)
-        is_good = self._head.status < 400
+        is_good = self.head.status < 400
         if is_good or self._size <= HELD_BYTES:  # An error is held until it is whole, and none needs more than this.
             self._answer += chunks
         if is_last:
@@ -299,8 +258,8 @@ class Exchange:
     def _is_good_inference(self) -> bool:
         return (
             self._client is not None
-            and self._head is not None
-            and self._head.status == 200
+            and self.head is not None
+            and self.head.status == 200
             and self.asked.kind is Kind.INFER
         )
 
@@ -311,10 +270,10 @@ class Exchange:
         return self._answer if self._kept is None else self._kept + self._answer
 
     def _ended_badly(self) -> None:
-        assert self._head is not None
-        status, text = self._head.status, b"".join(self._answer)
+        assert self.head is not None
+        status, text = self.head.status, b"".join(self._answer)
         if status == 500 and is_clients_fault(text):
-            self._head.status = 400  # Which it is: see facts on Triton, server#8762.
+            self.head.status = 400  # Which it is: see facts on Triton, server#8762.
         elif status >= 500 or (status == 404 and _NO_VERSION in text):
             now = monotonic()
             outcome = Outcome.SERVER_ERROR if status >= 500 else Outcome.UNAVAILABLE
@@ -328,11 +287,11 @@ class Exchange:
             if self._server is not None:
                 self._server.health.succeeded(now)
         self._count(Outcome.CLIENT_ERROR)
-        shown = shown_error(self._head, text, self._size > HELD_BYTES, self.lane.release_name, self.request_id)
+        shown = shown_error(self.head, text, self._size > HELD_BYTES, self.lane.release_name, self.request_id)
         if shown is not None:
             self._answer = [shown]
-            self._head.passed = [b"content-type: application/json\r\n", b"content-length: %d\r\n" % len(shown)]
-            self._head.length = len(shown)
+            self.head.passed = [b"content-type: application/json\r\n", b"content-length: %d\r\n" % len(shown)]
+            self.head.length = len(shown)
         self._write_last()
 
     def _count(self, outcome: Outcome) -> None:
@@ -423,17 +382,17 @@ class Exchange:
         client.write_parts(parts)
 
     def _begin_answer(self, client: ClientConnection, whole_size: int | None) -> list[bytes]:
-        assert self._head is not None
+        assert self.head is not None
         self._will_close = client.will_close(self.request)
         lines, self._is_chunked = answer_lines(
-            self._head, self.own_lines, self._will_close, self.request.takes_chunks, whole_size
+            self.head, self.own_lines, self._will_close, self.request.takes_chunks, whole_size
         )
         return lines
 
     def _write_last(self) -> None:
         """Write what is left of the answer, and let go of the client."""
         client, body = self._client, self._answer
-        assert self._head is not None
+        assert self.head is not None
         if client is None:
             self._leave(0)
             return
@@ -449,5 +408,5 @@ class Exchange:
                 client.write(b"".join((*head, *body)))
             else:
                 client.write_parts([b"".join(head), *body])
-        self._leave(self._head.status)
+        self._leave(self.head.status)
         client.answered(not self._will_close)

@@ -6,15 +6,12 @@ time, and what a client sends meanwhile is left unread.
 """
 
 import asyncio
-import resource
-from collections import Counter
-from typing import Protocol, cast
+from typing import cast
 
 from gateway.answers import CLOSE, RefusedError, error_answer, whole_answer
-from gateway.chunks import ChunkLimits, ChunkReader
-from gateway.config import GatewayConfig
-from gateway.heads import CHUNKED, END, Request, RequestReader
-from gateway.memory import ByteLedger
+from gateway.chunks import ChunkReader
+from gateway.front import Exchanging, Front
+from gateway.heads import CHUNKED, END, Request
 
 JOIN_BYTES = 64 * 1024
 """Writes up to this size are joined into one; larger ones are handed on as the chunks they came in."""
@@ -28,58 +25,6 @@ _CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
 
 _HEAD, _SIZED, _CHUNKS, _BUSY, _OVER = range(5)
 """What comes next: a head, a body, chunks; nothing while a request is answered; nothing ever."""
-
-
-class Exchanging(Protocol):
-    """What a connection needs of the exchange that answers its request."""
-
-    def client_gone(self) -> None: ...
-
-    def client_is_slow(self) -> None: ...
-
-    def client_is_ready(self) -> None: ...
-
-
-class Handler(Protocol):
-    """Takes a whole request; answers through the connection, now or later."""
-
-    def handle(self, request: Request, client: "ClientConnection") -> Exchanging | None: ...
-
-
-class Front:
-    """What all client connections of a worker share."""
-
-    def __init__(self, handler: Handler, limits: GatewayConfig, memory: ByteLedger) -> None:
-        self.handler, self.limits, self.memory = handler, limits, memory
-        self.reader = RequestReader(
-            limits.request_line_bytes, limits.field_bytes, limits.head_bytes, limits.head_fields, limits.body_bytes
-        )
-        self.chunks = ChunkLimits(limits.body_bytes, limits.body_chunks, limits.head_bytes, limits.head_fields)
-        self.connections: set[ClientConnection] = set()
-        self.is_draining = self.is_tight = False
-        self.requests_most = limits.requests_per_connection
-        self._most = limits.connections or most_connections()
-        self._by_address: Counter[str] = Counter()
-
-    def enter(self, connection: "ClientConnection", address: str) -> bool:
-        """A connection was made; False when there are too many."""
-        self.connections.add(connection)
-        self._by_address[address] += 1
-        own = address.startswith("127.") or address == "::1"
-        most = self.limits.connections_per_address
-        return len(self.connections) <= self._most and (own or not most or self._by_address[address] <= most)
-
-    def leave(self, connection: "ClientConnection", address: str) -> None:
-        self.connections.discard(connection)
-        self._by_address[address] -= 1
-        if not self._by_address[address]:
-            del self._by_address[address]
-
-
-def most_connections() -> int:
-    """Four fifths of the files that the process may open, and at least 64 left for its servers."""
-    files = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
-    return max(1, min(files * 4 // 5, files - 64))
 
 
 class ClientConnection(asyncio.Protocol):

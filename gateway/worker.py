@@ -20,7 +20,8 @@ from gateway.channel import Channel
 from gateway.config import GatewayConfig
 from gateway.counters import region_of
 from gateway.dispatch import Dispatcher
-from gateway.http1 import ClientConnection, Front
+from gateway.front import Front
+from gateway.http1 import ClientConnection
 from gateway.lanes import Room
 from gateway.live import Servers, Staging
 from gateway.memory import ByteLedger, keep_freed_memory

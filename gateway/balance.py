@@ -31,12 +31,10 @@ class Health:
     ten seconds: a server that has just come back is cold.
     """
 
-    __slots__ = ("_returned_s", "ejected_until_s", "ejections", "failures")
+    __slots__ = ("_returned_s", "ejected_until_s", "failures")
 
     def __init__(self) -> None:
         self.failures = 0
-        self.ejections = 0
-        """How often it was left out."""
         self.ejected_until_s = 0.0
         self._returned_s: float | None = None
 
@@ -45,12 +43,13 @@ class Health:
             self._returned_s, self.ejected_until_s = now_s, 0.0
         self.failures = 0
 
-    def failed(self, now_s: float) -> None:
+    def failed(self, now_s: float) -> bool:
+        """True when it is left out from now on."""
         self.failures += 1
         beyond = self.failures - FAILURES_TO_EJECT
         if beyond >= 0:
-            self.ejections += beyond == 0
             self.ejected_until_s = now_s + min(EJECTED_MOST_S, EJECTED_S * 2 ** min(beyond, 10))
+        return beyond == 0
 
     def probed(self, now_s: float) -> None:
         """It was picked after an ejection: until its answer comes, no other request should meet it."""

@@ -80,6 +80,17 @@ class GatewayConfig:
 
     ready_timeout_s: float = 20.0
     """How long new workers may take to serve; then a reload is given up and the old ones go on."""
+    access_log: str = ""
+    """A file for JSON lines, one a request; `-` is the standard output, empty is none."""
+    access_log_share: float = 0.01
+    """The share of good answers that is logged; failures and fallbacks always are."""
+    notes_per_s: int = 1000
+    """Log lines and spans a worker makes in a second; the rest is dropped and counted."""
+    trace_endpoint: str = ""
+    """An OTLP collector, as http://host:4318/v1/traces; empty: `traceparent` is passed on and no span is made."""
+    trace_share: float = 0.01
+    """The share of requests that are traced; those with a `traceparent` are traced when it says so."""
+
     ready_to_close_s: float = 0.0
     """How long readiness says no before the listener closes."""
     linger_s: float = 2.0

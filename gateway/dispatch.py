@@ -18,6 +18,7 @@ from gateway.http1 import ClientConnection
 from gateway.live import LiveTable
 from gateway.memory import ByteLedger
 from gateway.mirror import Mirror, MirrorBudget
+from gateway.notes import Notes
 from gateway.paths import Asked, Kind, PathError, understand
 from gateway.plane import Plane
 from gateway.routes import place
@@ -45,6 +46,8 @@ class Dispatcher:
         self._channel = channel
         self._plane = Plane(config, memory, self)
         self._mirrors = MirrorBudget(config, memory)
+        self.notes = Notes(config)
+        self._plane.is_watched = self.notes.are_wanted
         self._understood: dict[bytes, Asked] = {}
         """What request lines ask for, by the line."""
         self._id_prefix = os.urandom(6).hex().encode()
@@ -52,10 +55,11 @@ class Dispatcher:
         self.table: LiveTable | None = None
         self.is_ready = False
 
-    def allow_samples(self, number: int) -> None:
-        """How many answers may be recorded until the next call."""
+    def next_second(self, number: int) -> None:
+        """A new second: so many answers may be recorded in it."""
         self._channel.allow_samples(number)
         self._plane.is_recording = number > 0
+        self.notes.next_second()
 
     def expire(self) -> None:
         self._plane.expire()
@@ -64,6 +68,17 @@ class Dispatcher:
     @property
     def in_flight(self) -> int:
         return len(self._plane.in_flight)
+
+    def state(self) -> tuple[dict[str, int], dict[str, int]]:
+        """What this worker has at the moment, and what it counted since its start (metrics.GAUGES and COUNTERS)."""
+        waiting = sum(exchange.is_waiting for exchange in self._plane.in_flight)
+        gauges = {"exchanges": self.in_flight, "waiting": waiting, "mirrors": len(self._mirrors.copies)}
+        counted = {
+            "ejections": self._plane.ejections,
+            "openings": self._plane.openings,
+            "notes_dropped": self.notes.dropped,
+        }
+        return gauges, counted
 
     def handle(self, request: Request, client: ClientConnection) -> Exchanging | None:
         asked = self._understood.get(request.line)
@@ -119,7 +134,11 @@ class Dispatcher:
                 client.answer(request, 400, error_body("x-sluice-deadline-ms must be a whole number of milliseconds"))
                 return None
             deadline_s = min(deadline_s, given_s)
+        tracer = self.notes.tracer
+        span = tracer.begin(request) if tracer is not None else None
         exchange = Exchange(self._plane, client, request, asked, live, lane, key, request_id, deadline_s)
+        if span is not None:
+            exchange.span = span
         exchange.start()
         return exchange
 
@@ -168,7 +187,7 @@ class Dispatcher:
             self._record(exchange, body, None)
 
     def over(self, exchange: Exchange, status: int, latency_s: float) -> None:
-        pass
+        self.notes.over(exchange, status, latency_s)
 
     def _mirrored(
         self, exchange: Exchange, answered: Chunks | None, head: AnswerHead, copied: Chunks | None, release: int

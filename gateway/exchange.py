@@ -13,6 +13,7 @@ from gateway.http1 import JOIN_BYTES, ClientConnection
 from gateway.lanes import Lane, LiveRoute
 from gateway.paths import Asked, Kind
 from gateway.plane import Plane
+from gateway.tracing import Span
 from gateway.upstream import Chunks, Connection, Server
 from gateway.windows import Outcome
 from gateway.wording import answer_lines, is_clients_fault, last_chunk, one_chunk, request_parts, shown_error
@@ -34,6 +35,8 @@ class Exchange:
     connection: Connection | None = None
     attempt = 0
     fell_back = False
+    span: Span | None = None
+    """Set where requests are traced."""
     _tries = 0
     _server: Server | None = None
     _seat: Lane | None = None
@@ -66,6 +69,15 @@ class Exchange:
         self._answer: Chunks = []
 
     @property
+    def is_waiting(self) -> bool:
+        """Does it wait for room?"""
+        return self._queue is not None
+
+    @property
+    def answer_bytes(self) -> int:
+        return self._size
+
+    @property
     def is_pinned(self) -> bool:
         return self.asked.version is not None
 
@@ -90,7 +102,7 @@ class Exchange:
 
     def _may_try(self, lane: Lane, now: float) -> bool:
         if lane.is_silent(now, self.live.lanes[self.live.route.stable]):
-            lane.breaker.fell_silent(now)
+            self._plane.openings += lane.breaker.fell_silent(now)
         return lane.breaker.lets_pass(now)
 
     def _enter(self, lane: Lane, now: float) -> None:
@@ -155,7 +167,7 @@ class Exchange:
             self._resent = True  # A kept connection that the server had closed: nobody's failure.
             self._attempt(server, fresh=True)
             return
-        self._blame(now)
+        self._plane.blame(self.lane, self._server, now)
         if self._has_begun:
             self._count(outcome)
             client = self._client
@@ -164,11 +176,6 @@ class Exchange:
                 client.abort()
         elif not self._try_elsewhere(outcome, now):
             self._give_up(outcome)
-
-    def _blame(self, now: float) -> None:
-        self.lane.breaker.failed(now)
-        if self._server is not None:
-            self._server.health.failed(now)
 
     def _try_elsewhere(self, outcome: Outcome, now: float) -> bool:
         if self._client is None or now >= self._ends_s:
@@ -277,7 +284,7 @@ class Exchange:
         elif status >= 500 or (status == 404 and _NO_VERSION in text):
             now = monotonic()
             outcome = Outcome.SERVER_ERROR if status >= 500 else Outcome.UNAVAILABLE
-            self._blame(now)
+            self._plane.blame(self.lane, self._server, now)
             if self._try_elsewhere(outcome, now):
                 return
             self._count(outcome)

@@ -46,10 +46,14 @@ class Front:
         self.requests_most = limits.requests_per_connection
         self._most = limits.connections or most_connections()
         self._by_address: Counter[str] = Counter()
+        self.accepted = 0
+        self.refused: Counter[int] = Counter()
+        """Requests and connections that never became an exchange, by status."""
 
     def enter(self, connection: "ClientConnection", address: str) -> bool:
         """A connection was made; False when there are too many."""
         self.connections.add(connection)
+        self.accepted += 1
         self._by_address[address] += 1
         own = address.startswith("127.") or address == "::1"
         most = self.limits.connections_per_address

@@ -314,6 +314,8 @@ class ClientConnection(asyncio.Protocol):
     def answer(self, request: Request, status: int, body: bytes, headers: bytes = b"") -> None:
         """Write a whole answer; `headers` are whole lines."""
         close = self.will_close(request)
+        if status >= 400:
+            self._front.refused[status] += 1
         self.write(whole_answer(status, body, headers + (CLOSE if close else b""), request.method == b"HEAD"))
         self.answered(not close)
 
@@ -338,6 +340,7 @@ class ClientConnection(asyncio.Protocol):
 
     def _refuse(self, refused: RefusedError) -> None:
         self._drop()
+        self._front.refused[refused.status] += 1
         headers = b"retry-after: 1\r\n" if refused.status == 503 else b""
         self.write(error_answer(refused.status, refused.text, headers, close=True))
         self._close()

@@ -30,15 +30,13 @@ class Waiting(Protocol):
 class Breaker:
     """Opens when a release only fails, at once and on the spot; the control plane decides later and from more."""
 
-    __slots__ = ("_probe_at_s", "_wait_s", "failures", "opened")
+    __slots__ = ("_probe_at_s", "_wait_s", "failures")
 
     def __init__(self) -> None:
         self.failures = 0
         """In a row; a good answer sets it back."""
         self._wait_s = PROBE_S
         self._probe_at_s = 0.0
-        self.opened = 0
-        """How often it opened."""
 
     def lets_pass(self, now_s: float) -> bool:
         """May a request be sent? When it is open, one now and then may."""
@@ -50,20 +48,22 @@ class Breaker:
         self._probe_at_s = now_s + self._wait_s
         return True
 
-    def failed(self, now_s: float) -> None:
+    def failed(self, now_s: float) -> bool:
+        """True when it opens now."""
         self.failures += 1
-        if self.failures == OPENS_AFTER:
-            self._open(now_s)
+        return self.failures == OPENS_AFTER and self._open(now_s)
 
-    def fell_silent(self, now_s: float) -> None:
-        if self.failures < OPENS_AFTER:
-            self.failures = OPENS_AFTER
-            self._open(now_s)
+    def fell_silent(self, now_s: float) -> bool:
+        """True when it opens now."""
+        if self.failures >= OPENS_AFTER:
+            return False
+        self.failures = OPENS_AFTER
+        return self._open(now_s)
 
-    def _open(self, now_s: float) -> None:
-        self.opened += 1
+    def _open(self, now_s: float) -> bool:
         self._wait_s = PROBE_S
         self._probe_at_s = now_s + PROBE_S
+        return True
 
 
 @dataclass(frozen=True, slots=True)

@@ -2,8 +2,8 @@
 
 import socket
 import threading
-from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
 from socketserver import ThreadingMixIn
 from wsgiref.simple_server import WSGIRequestHandler, WSGIServer
 
@@ -33,6 +33,10 @@ class Seen:
     table_is_refused: bool = False
     """The newest route table offered could not be used; an older one is in force."""
     generation: int = 0
+    gauges: Mapping[str, int] = field(default_factory=dict)
+    counted: Mapping[str, int] = field(default_factory=dict)
+    refused: Mapping[str, int] = field(default_factory=dict)
+    """Requests and connections that the gateway itself refused, by status."""
 
 
 class GatewayCollector(Collector):
@@ -64,10 +68,39 @@ class GatewayCollector(Collector):
             ),
         ):
             yield GaugeMetricFamily(name, text, value=float(value))
+        yield from _by_worker(seen)
         yield CounterMetricFamily("sluice_workers_replaced", "Workers that died.", value=seen.workers_replaced)
         yield CounterMetricFamily(
             "sluice_reports_dropped", "Reports the backlog had no room for.", value=seen.reports_dropped
         )
+
+
+GAUGES = {
+    "connections": "Clients' connections.",
+    "exchanges": "Requests that clients wait for, waiting ones included.",
+    "waiting": "Requests that wait for room at their release.",
+    "mirrors": "Copies on their way.",
+    "held_bytes": "Bodies, copies and unread answers held in memory.",
+}
+COUNTERS = {
+    "accepted": ("sluice_connections_accepted", "Clients' connections since the start."),
+    "ejections": ("sluice_ejections", "How often a server was left out after failures in a row."),
+    "openings": ("sluice_breaker_openings", "How often a release that only failed was cut off on the spot."),
+    "notes_dropped": ("sluice_notes_dropped", "Log lines and spans there was no room for."),
+}
+
+
+def _by_worker(seen: Seen) -> Iterator[Metric]:
+    for name, text in GAUGES.items():
+        yield GaugeMetricFamily(f"sluice_{name}", text, value=seen.gauges.get(name, 0))
+    for name, (metric, text) in COUNTERS.items():
+        yield CounterMetricFamily(metric, text, value=seen.counted.get(name, 0))
+    refused = CounterMetricFamily(
+        "sluice_refused", "Requests and connections that the gateway itself refused.", labels=["status"]
+    )
+    for status, number in seen.refused.items():
+        refused.add_metric([status], number)
+    yield refused
 
 
 def _by_arm(totals: dict[Arm, Counts]) -> Iterator[Metric]:

@@ -9,6 +9,8 @@ from gateway.memory import ByteLedger
 
 if TYPE_CHECKING:
     from gateway.exchange import Exchange
+    from gateway.lanes import Lane
+    from gateway.upstream import Server
 
 
 class Observer(Protocol):
@@ -25,8 +27,8 @@ class Plane:
     """What all exchanges of a worker share."""
 
     __slots__ = (
-        "budget", "in_flight", "is_recording", "is_watched", "memory", "observer", "sample_body_bytes",
-        "write_timeout_s",
+        "budget", "ejections", "in_flight", "is_recording", "is_watched", "memory", "observer", "openings",
+        "sample_body_bytes", "write_timeout_s",
     )  # fmt: skip
 
     def __init__(self, config: GatewayConfig, memory: ByteLedger, observer: Observer) -> None:
@@ -38,6 +40,14 @@ class Plane:
         self.sample_body_bytes = config.sample_body_bytes
         self.write_timeout_s = config.write_timeout_s
         self.in_flight: set[Exchange] = set()
+        self.ejections = self.openings = 0
+        """How often a server was left out, and how often a breaker opened."""
+
+    def blame(self, lane: "Lane", server: "Server | None", now_s: float) -> None:
+        """An attempt failed: the release's breaker and the server's health hear of it."""
+        self.openings += lane.breaker.failed(now_s)
+        if server is not None:
+            self.ejections += server.health.failed(now_s)
 
     def expire(self) -> None:
         """Fail what has waited too long; called a few times a second."""

@@ -9,6 +9,7 @@ from gateway.control import ControlLink
 from gateway.crew import Crew
 from gateway.ledger import Ledger
 from gateway.metrics import Seen
+from gateway.states import WorkerStates
 
 
 class Reporter:
@@ -22,9 +23,11 @@ class Reporter:
         self._samples: list[dict[str, Any]] = []
         self._labels: list[dict[str, Any]] = []
         self.takes_labels = True
+        self.states = WorkerStates()
         self.seen = Seen({}, {}, -1, 0, 0, False)
 
-    def heard(self, message: Message) -> None:
+    def heard(self, region: int, message: Message) -> None:
+        self.states.heard(region, message)
         self._samples += message.get("samples", ())
         self._labels += message.get("labels", ())
 
@@ -37,8 +40,8 @@ class Reporter:
         labels, self._labels = self._labels, []
         is_reached, dropped = (link.is_reached, link.dropped_reports) if link is not None else (False, 0)
         self.seen = Seen(
-            dict(self._ledger.totals), in_flight, crew.applied_version, len(crew.workers), crew.replaced, is_reached, dropped,
-            bool(refused), crew.generation,
+            dict(self._ledger.totals), in_flight, crew.applied_version, len(crew.workers), crew.replaced, is_reached,
+            dropped, bool(refused), crew.generation, self.states.gauges(), self.states.counted(), self.states.refused(),
         )  # fmt: skip
         if link is None:
             return
@@ -69,8 +72,10 @@ class Reporter:
             "samples": self._samples,
             "labels": self._labels,
             "takes_labels": self.takes_labels,
+            "states": self.states.to_json(),
         }
 
     def restore(self, data: Mapping[str, Any]) -> None:
         self._reports, self.takes_labels = data["reports"], data["takes_labels"]
+        self.states.restore(data["states"])
         self._samples, self._labels = list(data["samples"]), list(data["labels"])

@@ -28,6 +28,7 @@ from gateway.crew import Crew, open_listener
 from gateway.errors import GatewayError
 from gateway.ledger import Ledger
 from gateway.metrics import serve_metrics
+from gateway.notes import NoteKeeper
 from gateway.presence import Presence
 from gateway.reports import Reporter
 from gateway.routes import RouteTable
@@ -70,6 +71,7 @@ class Supervisor:
             if config.control_url and routes is None
             else None
         )
+        self._notes = NoteKeeper(config)
         self._reporter = Reporter(config.name, self._boot, self._ledger, self._link)
         self._crew = Crew(config, self, self._slab.fd, self._listener)
 
@@ -125,6 +127,7 @@ class Supervisor:
         metrics.shutdown()
         metrics.server_close()
         self._presence.leave()
+        self._notes.close()
 
     async def _begin(self) -> None:
         table = self._file.read_first() if self._file is not None else self._tables.stored()
@@ -171,10 +174,13 @@ class Supervisor:
         return self._ledger.take_region()
 
     def heard(self, worker: WorkerProcess, message: Message) -> None:
-        self._reporter.heard(message)
+        self._reporter.heard(worker.post.region, message)
+        if "notes" in message:
+            self._notes.take(message["notes"])
 
     def left(self, region: int) -> None:
         self._ledger.worker_died(region)
+        self._reporter.states.left(region)
         self._report()
         self._ledger.free_region(region)
 

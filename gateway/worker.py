@@ -70,6 +70,7 @@ class Worker:
         await self._stopping.wait()
         await self._drain(server, last_look)
         ticking.cancel()
+        self._tell_state()
         self._channel.flush()
         if self._channel.transport is not None:
             self._channel.transport.close()
@@ -118,7 +119,8 @@ class Worker:
             is_new_second = now - second >= 1.0
             if is_new_second:
                 second = now
-                self._dispatcher.allow_samples(self._config.samples_per_s if self._config.control_url else 0)
+                self._tell_state()
+                self._dispatcher.next_second(self._config.samples_per_s if self._config.control_url else 0)
                 if self._staging.made - self._frozen >= FREEZE_AFTER:
                     self._frozen = self._staging.made
                     gc.freeze()
@@ -129,6 +131,17 @@ class Worker:
             if is_new_second or self._stopping.is_set():
                 for connection in [one for one in self._front.connections if not one.is_busy and one.deadline_s <= now]:
                     connection.expire()
+
+    def _tell_state(self) -> None:
+        gauges, counted = self._dispatcher.state()
+        front = self._front
+        gauges |= {"connections": len(front.connections), "held_bytes": self._memory.held_bytes}
+        counted |= {"accepted": front.accepted}
+        refused = {str(status): number for status, number in front.refused.items()}
+        self._channel.say({"gauges": gauges, "counted": counted, "refused": refused})
+        notes = self._dispatcher.notes.take()
+        if notes and not self._channel.is_full:
+            self._channel.say({"notes": notes})
 
     async def _drain(self, server: asyncio.Server, listener: socket.socket) -> None:
         """Stop accepting, answer what is in flight or still comes within the linger time, then close."""

@@ -161,14 +161,19 @@ def test_a_slow_candidate_is_not_silent_when_stable_is_as_slow(
 def test_an_open_breaker_lets_one_request_try_now_and_then() -> None:
     breaker = Breaker()
     for _ in range(OPENS_AFTER - 1):
-        breaker.failed(0.0)
-    assert breaker.lets_pass(0.0) and not breaker.opened
-    breaker.failed(0.0)
-    assert [breaker.lets_pass(at) for at in (0.0, PROBE_S - 0.01, PROBE_S, PROBE_S + 0.01)] == [False, False, True, False]
-    breaker.failed(PROBE_S)
+        assert not breaker.failed(0.0)
+    assert breaker.lets_pass(0.0)
+    assert breaker.failed(0.0)
+    assert [breaker.lets_pass(at) for at in (0.0, PROBE_S - 0.01, PROBE_S, PROBE_S + 0.01)] == [
+        False,
+        False,
+        True,
+        False,
+    ]
+    assert not breaker.failed(PROBE_S)
     assert not breaker.lets_pass(2 * PROBE_S) and breaker.lets_pass(3 * PROBE_S)
     breaker.failures = 0
-    assert all(breaker.lets_pass(3 * PROBE_S) for _ in range(10)) and breaker.opened == 1
+    assert all(breaker.lets_pass(3 * PROBE_S) for _ in range(10))
 
 
 # Deadlines

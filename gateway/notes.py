@@ -1,0 +1,137 @@
+"""What is told of single requests after they are over: lines of the access log and spans, sampled and bounded.
+
+A note is a plain JSON object. Workers collect them and hand them to the supervisor with the next flush; when there are
+too many in a second, the rest is dropped and counted.
+"""
+
+import contextlib
+import json
+import random
+import sys
+import time
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, TextIO
+
+from gateway.config import GatewayConfig
+from gateway.errors import ConfigError
+from gateway.exchange import Exchange
+from gateway.tracing import SpanExporter, Tracer
+
+
+class Notes:
+    """A worker's notes. Failures and fallbacks are always noted, of the rest `access_log_share`."""
+
+    def __init__(self, config: GatewayConfig) -> None:
+        self._share = config.access_log_share if config.access_log else 0.0
+        self._logs_failures = bool(config.access_log)
+        self._most_per_s = self._left = config.notes_per_s
+        self._notes: list[dict[str, Any]] = []
+        self.tracer = Tracer(config.trace_share) if config.trace_endpoint else None
+        self.dropped = 0
+
+    @property
+    def are_wanted(self) -> bool:
+        return self._logs_failures or self.tracer is not None
+
+    def over(self, exchange: Exchange, status: int, latency_s: float) -> None:
+        """Note a request that is over, if it is one to be noted. `status` 0: nothing was answered."""
+        is_failure = status >= 500 or exchange.fell_back or not status
+        is_logged = (self._logs_failures and is_failure) or (self._share > 0.0 and random.random() < self._share)
+        if not is_logged and exchange.span is None:
+            return
+        if self._left <= 0:
+            self.dropped += 1
+            return
+        self._left -= 1
+        self._notes.append(note_of(exchange, status, latency_s, is_logged))
+
+    def next_second(self) -> None:
+        self._left = self._most_per_s
+
+    def take(self) -> list[dict[str, Any]]:
+        notes, self._notes = self._notes, []
+        return notes
+
+
+def note_of(exchange: Exchange, status: int, latency_s: float, is_logged: bool) -> dict[str, Any]:
+    """`at` is when it was over, in seconds since 1970. Strings come from checked names and ids, never from bodies."""
+    request, asked, span = exchange.request, exchange.asked, exchange.span
+    return {
+        "at": round(time.time(), 6),
+        "request_id": exchange.request_id.decode("latin-1"),
+        "method": request.method.decode(),
+        "action": asked.action.decode().lstrip("/") or "metadata",
+        "model": asked.model,
+        "release": exchange.lane.release_name.decode(),
+        "assigned": exchange.assigned.release_name.decode(),
+        "fallback": exchange.fell_back,
+        "pinned": exchange.is_pinned,
+        "status": status,
+        "latency_ms": round(latency_s * 1e3, 3),
+        "request_bytes": request.size,
+        "answer_bytes": exchange.answer_bytes,
+        "logged": is_logged,
+        "span": [span.trace_id, span.span_id, span.parent_id] if span is not None else None,
+    }
+
+
+class NoteKeeper:
+    """The supervisor's end: writes log lines, sends spans."""
+
+    def __init__(self, config: GatewayConfig) -> None:
+        """Raises ConfigError when the log cannot be written, or OpenTelemetry is asked for and not installed."""
+        self._log = AccessLog(config.access_log) if config.access_log else None
+        self._spans = SpanExporter(config.trace_endpoint, config.name) if config.trace_endpoint else None
+
+    def take(self, notes: list[dict[str, Any]]) -> None:
+        if self._log is not None:
+            self._log.write([note for note in notes if note["logged"]])
+        if self._spans is not None:
+            for note in notes:
+                if note["span"] is not None:
+                    self._spans.export(note)
+
+    def close(self) -> None:
+        if self._log is not None:
+            self._log.close()
+        if self._spans is not None:
+            self._spans.close()
+
+
+class AccessLog:
+    """JSON lines into a file, which is opened anew when it was moved away; `-` is the standard output."""
+
+    def __init__(self, path: str) -> None:
+        """Raises ConfigError when the file cannot be written."""
+        self._path = None if path == "-" else Path(path)
+        self._file: TextIO = sys.stdout
+        self._inode = -1
+        try:
+            self._reopen()
+        except OSError as exc:
+            raise ConfigError(f"access_log {path} cannot be written: {exc.strerror}") from exc
+
+    def write(self, notes: Sequence[Mapping[str, Any]]) -> None:
+        """A disk that fails costs lines, never a request."""
+        with contextlib.suppress(OSError):
+            self._reopen()
+            for note in notes:
+                line = {key: value for key, value in note.items() if key not in ("logged", "span")}
+                if note["span"] is not None:
+                    line["trace_id"] = note["span"][0]
+                self._file.write(json.dumps(line) + "\n")
+            self._file.flush()
+
+    def _reopen(self) -> None:
+        if self._path is None or (self._inode >= 0 and self._path.exists() and self._path.stat().st_ino == self._inode):
+            return
+        self._path.parent.mkdir(parents=True, exist_ok=True)
+        self.close()
+        self._file = self._path.open("a")
+        self._inode = self._path.stat().st_ino
+
+    def close(self) -> None:
+        if self._path is not None and self._inode >= 0:
+            self._file.close()
+            self._inode = -1

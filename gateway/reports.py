@@ -37,8 +37,8 @@ class Reporter:
         labels, self._labels = self._labels, []
         is_reached, dropped = (link.is_reached, link.dropped_reports) if link is not None else (False, 0)
         self.seen = Seen(
-            dict(self._ledger.totals), in_flight, crew.applied_version, len(crew.workers), crew.replaced, is_reached, dropped,
-            bool(refused), crew.generation,
+            dict(self._ledger.totals), in_flight, crew.applied_version, len(crew.workers), crew.replaced, is_reached,
+            dropped, bool(refused), crew.generation,
         )  # fmt: skip
         if link is None:
             return

@@ -105,6 +105,9 @@ class Line:
         self._loop.add_reader(sock, self._read)
 
     def write(self, lines: bytes) -> None:
+        """Send whole lines; nothing when the worker is gone."""
+        if self._sock.fileno() < 0:
+            return
         was_idle = not self._unsent
         self._unsent += lines
         if was_idle:

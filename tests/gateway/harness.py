@@ -46,9 +46,11 @@ def table(*routes: dict[str, Any], version: int = 1) -> dict[str, Any]:
 
 
 class Gateway:
-    """`python -m sluice gateway` with files of its own."""
+    """`python -m sluice gateway` with files of its own. `code` is the folder with its packages."""
 
-    def __init__(self, folder: Path, routes: dict[str, Any] | None = None, control: str = "", **settings: Any) -> None:
+    def __init__(
+        self, folder: Path, routes: dict[str, Any] | None = None, control: str = "", code: Path = ROOT, **settings: Any
+    ) -> None:
         self.port, self.metrics_port = free_port(), free_port()
         self.folder = folder
         folder.mkdir(parents=True, exist_ok=True)
@@ -56,8 +58,8 @@ class Gateway:
             "listen": f"127.0.0.1:{self.port}", "metrics_listen": f"127.0.0.1:{self.metrics_port}", "workers": 1,
             "state_dir": str(folder / "state"), "counter_slots": 64, "report_every_s": 0.1,
         } | settings  # fmt: skip
-        lines = [f"{key} = {json.dumps(value)}" for key, value in values.items()]
-        (folder / "gateway.toml").write_text("\n".join(["[gateway]", *lines, ""]))
+        self._settings = values
+        self.configure()
         arguments = ["--config", str(folder / "gateway.toml")]
         if routes is not None:
             (folder / "routes.json").write_text(json.dumps(routes))
@@ -67,8 +69,14 @@ class Gateway:
         self.log = folder / "gateway.log"
         with self.log.open("ab") as log:
             self.process = subprocess.Popen(
-                [sys.executable, "-m", "sluice", "gateway", *arguments], cwd=ROOT, stdout=log, stderr=log
+                [sys.executable, "-m", "sluice", "gateway", *arguments], cwd=code, stdout=log, stderr=log
             )
+
+    def configure(self, **settings: Any) -> None:
+        """Write its configuration, with these settings changed."""
+        self._settings |= settings
+        lines = [f"{key} = {json.dumps(value)}" for key, value in self._settings.items()]
+        (self.folder / "gateway.toml").write_text("\n".join(["[gateway]", *lines, ""]))
 
     @property
     def address(self) -> tuple[str, int]:

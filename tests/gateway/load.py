@@ -1,6 +1,8 @@
 """Clients that ask all the time while a test does something to the gateway, and what became of their requests."""
 
 import json
+import subprocess
+import sys
 import threading
 import time
 from collections import Counter
@@ -8,7 +10,13 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
-from tests.gateway.harness import Client, Gateway, eventually, infer
+from tests.gateway.harness import ROOT, Client, Gateway, eventually, infer
+
+
+def sluice(gateway: Gateway, command: str, *arguments: str) -> subprocess.CompletedProcess[str]:
+    """`sluice gateway COMMAND`, asked of this gateway."""
+    words = ["-m", "sluice", "gateway", command, "--config", str(gateway.folder / "gateway.toml"), *arguments]
+    return subprocess.run([sys.executable, *words], cwd=ROOT, capture_output=True, text=True, timeout=60, check=False)
 
 
 def status(gateway: Gateway) -> dict[str, Any]:

@@ -58,9 +58,11 @@ def test_a_line_tells_of_a_fallback_and_all_good_ones_can_be_logged(server: Fake
 
 def test_a_log_that_cannot_be_written_is_told_at_the_start(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
-    with pytest.raises(AssertionError, match="access_log .*cannot be written"):
-        with running(tmp_path / "g", table(), access_log=str(tmp_path / "file" / "log")):
-            pass
+    with (
+        pytest.raises(AssertionError, match=r"access_log .*cannot be written"),
+        running(tmp_path / "g", table(), access_log=str(tmp_path / "file" / "log")),
+    ):
+        pass
 
 
 @pytest.fixture
@@ -98,10 +100,10 @@ def test_spans_continue_the_callers_trace_and_reach_the_collector(
     routes = table(route("m", {1: [server.address]}))
     sampled = f"Traceparent: 00-{TRACE}-{PARENT}-01\r\n".encode()
     unsampled = f"Traceparent: 00-{TRACE}-{PARENT}-00\r\n".encode()
-    with running(tmp_path, routes, trace_endpoint=endpoint, trace_share=1.0) as gateway:
-        with Client(gateway.address) as client:
-            for headers in (sampled, unsampled, b"", b"Traceparent: nonsense\r\n"):
-                assert client.ask(infer("m", headers=headers)).status == 200
+    settings = {"trace_endpoint": endpoint, "trace_share": 1.0}
+    with running(tmp_path, routes, **settings) as gateway, Client(gateway.address) as client:
+        for headers in (sampled, unsampled, b"", b"Traceparent: nonsense\r\n"):
+            assert client.ask(infer("m", headers=headers)).status == 200
     told = [received.header(b"traceparent") for received in server.requests]
     by_trace = {span.trace_id.hex(): span for span in spans}
     assert len(spans) == 3 and len(by_trace) == 3  # The last ones were sent before the gateway ended.

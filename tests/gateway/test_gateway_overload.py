@@ -1,4 +1,4 @@
-"""Too much of everything: requests at once, bodies, connections; and a candidate that only fails, stopped on the spot."""
+"""Too many requests at once, bodies and connections; and a candidate that only fails, stopped on the spot."""
 
 import threading
 import time
@@ -268,12 +268,11 @@ def _is_let_in(gateway: Gateway) -> bool:
 
 
 def test_a_connection_ends_after_its_requests_and_its_last_answer_says_so(server: FakeServer, tmp_path: Path) -> None:
-    settings = {"requests_per_connection": 3}
-    with running(tmp_path, table(route("m", {1: [server.address]})), **settings) as gateway:
-        with Client(gateway.address) as client:
-            said = [client.ask(infer("m")).headers.get("connection") for _ in range(3)]
-            assert said == [None, None, "close"]
-            assert client.rest() == b""
+    routes = table(route("m", {1: [server.address]}))
+    with running(tmp_path, routes, requests_per_connection=3) as gateway, Client(gateway.address) as client:
+        said = [client.ask(infer("m")).headers.get("connection") for _ in range(3)]
+        assert said == [None, None, "close"]
+        assert client.rest() == b""
 
 
 @pytest.mark.parametrize("rest", ["nothing more", "a trickle"])

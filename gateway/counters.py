@@ -10,6 +10,8 @@ is then one comparison of bytes. The file is sparse: what was never counted take
 
 import mmap
 import os
+import struct
+import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
 
@@ -50,50 +52,99 @@ class Slot:
 
 @dataclass(frozen=True, slots=True)
 class Counts:
-    """A reading of one slot, or the difference of two."""
+    """A difference of two readings of slots, or a sum of such: counts by cell, zeros left out.
 
-    cells: tuple[int, ...]
+    Cells from HISTOGRAM on are latency buckets.
+    """
 
-    @property
-    def in_flight(self) -> int:
-        return self.cells[STARTED] - sum(self.cells[: len(Outcome)])
+    cells: Mapping[int, int]
 
-    def minus(self, earlier: "Counts") -> "Counts":
-        return Counts(tuple(map(int.__sub__, self.cells, earlier.cells)))
+    def __getitem__(self, cell: int) -> int:
+        return self.cells.get(cell, 0)
+
+    def __bool__(self) -> bool:
+        return bool(self.cells)
 
     def plus(self, other: "Counts") -> "Counts":
-        return Counts(tuple(map(int.__add__, self.cells, other.cells)))
+        cells = dict(self.cells)
+        for cell, n in other.cells.items():
+            cells[cell] = cells.get(cell, 0) + n
+        return Counts(cells)
 
     def outcomes(self) -> dict[Outcome, int]:
-        return {outcome: self.cells[outcome] for outcome in Outcome if self.cells[outcome]}
+        return {outcome: self.cells[outcome] for outcome in Outcome if outcome in self.cells}
 
     def histogram(self) -> dict[int, int]:
-        return {bucket: n for bucket, n in enumerate(self.cells[HISTOGRAM:]) if n}
+        return {cell - HISTOGRAM: n for cell, n in sorted(self.cells.items()) if cell >= HISTOGRAM}
 
     def dropped(self) -> dict[str, int]:
-        reasons = {
-            "in_flight": self.cells[DROPPED_IN_FLIGHT],
-            "bytes": self.cells[DROPPED_BYTES],
-            "memory": self.cells[DROPPED_MEMORY],
-        }
-        return {reason: n for reason, n in reasons.items() if n}
+        reasons = {"in_flight": DROPPED_IN_FLIGHT, "bytes": DROPPED_BYTES, "memory": DROPPED_MEMORY}
+        return {reason: self.cells[cell] for reason, cell in reasons.items() if cell in self.cells}
 
     def to_json(self) -> dict[str, int]:
-        """The cells that are not zero, by number."""
-        return {str(cell): n for cell, n in enumerate(self.cells) if n}
+        return {str(cell): n for cell, n in self.cells.items()}
 
     @staticmethod
     def from_json(data: Mapping[str, int]) -> "Counts":
+        return Counts({int(cell): n for cell, n in data.items()})
+
+
+ZERO = Counts({})
+
+SLOT_BYTES = SLOT_CELLS * CELL_BYTES
+_NOTHING = bytes(SLOT_BYTES)
+
+
+class Reading(bytes):
+    """All cells of a slot as they were at one moment."""
+
+    def since(self, earlier: bytes) -> Counts:
+        """What was counted between two readings. OK is the histogram's sum, so the two always agree."""
+        cells: dict[int, int] = {}
+        ok = 0
+        for cell in _differing(self, earlier):
+            n = _cell(self, cell) - _cell(earlier, cell)
+            if cell >= HISTOGRAM:
+                ok += n
+            cells[cell] = n
+        cells.pop(Outcome.OK, None)
+        return Counts({Outcome.OK: ok, **cells} if ok else cells)
+
+    def to_json(self) -> dict[str, int]:
+        """The cells that are not zero, by number."""
+        return {str(cell): _cell(self, cell) for cell in _differing(self, _NOTHING)}
+
+    @staticmethod
+    def from_json(data: Mapping[str, int]) -> "Reading":
         cells = [0] * SLOT_CELLS
         for cell, n in data.items():
             cells[int(cell)] = n
-        return Counts(tuple(cells))
-
-    def __bool__(self) -> bool:
-        return any(self.cells)
+        return Reading(struct.pack(f"={SLOT_CELLS}Q", *cells))
 
 
-ZERO = Counts((0,) * SLOT_CELLS)
+NEVER = Reading(_NOTHING)
+"""What stands for a slot that was not read yet."""
+
+
+def _differing(one: bytes, other: bytes) -> list[int]:
+    """The cells in which two readings differ, found by halving: most are the same."""
+    found: list[int] = []
+    parts = [(0, SLOT_CELLS)]
+    while parts:
+        first, after = parts.pop()
+        start, end = first * CELL_BYTES, after * CELL_BYTES
+        if one[start:end] == other[start:end]:
+            continue
+        if after - first == 1:
+            found.append(first)
+        else:
+            middle = (first + after) // 2
+            parts += ((middle, after), (first, middle))
+    return found
+
+
+def _cell(reading: bytes, cell: int) -> int:
+    return int.from_bytes(reading[cell * CELL_BYTES : (cell + 1) * CELL_BYTES], sys.byteorder)
 
 
 def in_flight_of(head: bytes) -> int:
@@ -146,15 +197,17 @@ class Slab:
         start = region * self._size // CELL_BYTES
         return bytes(self._cells[start + first * HISTOGRAM : start + after * HISTOGRAM])
 
-    def read(self, region: int, slot: int) -> Counts:
-        """All counts of a slot. OK is the histogram's sum, so the two agree whenever a worker is read."""
-        cells, (head, buckets) = self.region(region), self._places(slot)
-        histogram = cells[buckets : buckets + SLOT_CELLS - HISTOGRAM].tolist()
-        return Counts((sum(histogram), *cells[head + 1 : head + HISTOGRAM], *histogram))
+    def read(self, region: int, slot: int) -> Reading:
+        """All cells of a slot."""
+        start, (head, buckets) = region * self._size // CELL_BYTES, self._places(slot)
+        heads = self._cells[start + head : start + head + HISTOGRAM]
+        histogram = self._cells[start + buckets : start + buckets + SLOT_CELLS - HISTOGRAM]
+        return Reading(b"".join((heads, histogram)))
 
     def count_lost(self, region: int, slot: int) -> None:
         """After a worker's death: count what it had in flight as lost."""
-        lost = self.read(region, slot).in_flight
+        counts = self.read(region, slot).since(NEVER)
+        lost = counts[STARTED] - sum(counts.outcomes().values())
         if lost > 0:
             self.region(region)[self._places(slot)[0] + Outcome.LOST] += lost
 

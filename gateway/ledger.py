@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from gateway.changes import SlotKey, Slots, TableChange, slot_keys
-from gateway.counters import FALLBACKS, HEAD_BYTES, RETRIES, ZERO, Counts, Slab, in_flight_of
+from gateway.counters import FALLBACKS, HEAD_BYTES, NEVER, RETRIES, ZERO, Counts, Reading, Slab, in_flight_of
 from gateway.errors import SlotsExhaustedError
 from gateway.windows import Role, Window
 
@@ -20,7 +20,6 @@ KEPT_AFTER_S = 5.0
 BLOCK = 64
 """Slots whose heads are compared at once."""
 
-_NEVER = bytes(HEAD_BYTES)
 _NO_BLOCK = bytes(HEAD_BYTES * BLOCK)
 
 Arm = tuple[str, int, Role]
@@ -37,15 +36,15 @@ class _Lease:
 
 
 @dataclass(slots=True)
-class _Reading:
-    """What was last read of one region: heads by block, counts and requests on their way by slot."""
+class _Region:
+    """What was last read of one region: heads by block, all cells and requests on their way by slot."""
 
     blocks: list[bytes] = field(default_factory=list)
-    counts: dict[int, tuple[bytes, Counts]] = field(default_factory=dict)
+    slots: dict[int, Reading] = field(default_factory=dict)
     in_flight: dict[int, int] = field(default_factory=dict)
 
     def forget(self, slot: int) -> None:
-        if self.counts.pop(slot, None) is not None:
+        if self.slots.pop(slot, None) is not None:
             self.blocks[slot // BLOCK] = _NO_BLOCK
         self.in_flight.pop(slot, None)
 
@@ -63,7 +62,7 @@ class Ledger:
         self._keys: dict[int, SlotKey] = {}
         self._current: dict[str, list[SlotKey]] = {}
         self._old: dict[SlotKey, _Lease] = {}
-        self._readings: dict[int, _Reading] = {}
+        self._readings: dict[int, _Region] = {}
         self._gateway, self._boot = gateway, boot
         self._sequence = 0
         self._read_at_s = time.time()
@@ -75,7 +74,7 @@ class Ledger:
         """A cleared region, for a new worker."""
         region = next(number for number in range(len(self._readings) + 1) if number not in self._readings)
         self._slab.grow(region + 1)
-        self._readings[region] = _Reading()
+        self._readings[region] = _Region()
         return region
 
     def worker_died(self, region: int) -> None:
@@ -129,10 +128,11 @@ class Ledger:
     def _told(self, key: SlotKey) -> tuple[int, str, int]:
         return key[2], key[3].value, self._leases[key].index
 
-    def read(self, now_s: float, has_moved: bool = True) -> list[Window]:
+    def read(self, now_s: float, has_moved: bool = True, are_wanted: bool = True) -> list[Window]:
         """What was counted since the last reading; nothing for slots where nothing happened.
 
-        `has_moved`: every worker has the newest table, so none counts under an older one any more.
+        `has_moved`: every worker has the newest table, so none counts under an older one any more. Totals are kept also
+        where no windows `are_wanted`.
         """
         changes: dict[int, Counts] = {}
         for region, reading in self._readings.items():
@@ -142,7 +142,8 @@ class Ledger:
         for slot in sorted(changes):
             key, change = self._keys[slot], changes[slot]
             if change:
-                windows.append(self._window(key, self._leases[key], change, now_s))
+                if are_wanted:
+                    windows.append(self._window(key, self._leases[key], change, now_s))
                 arm = (key[0], key[2], key[3])
                 self.totals[arm] = self.totals[arm].plus(change)
         if has_moved and self._old:
@@ -163,7 +164,7 @@ class Ledger:
         for first in range(0, self._used, BLOCK):
             yield self._slab.heads(region, first, min(first + BLOCK, self._slab.slots))
 
-    def _changed(self, region: int, reading: _Reading) -> Iterator[tuple[int, Counts]]:
+    def _changed(self, region: int, reading: _Region) -> Iterator[tuple[int, Counts]]:
         """The slots that moved since the last reading, and by how much."""
         blocks = reading.blocks
         for number, block in enumerate(self._blocks(region)):
@@ -173,12 +174,11 @@ class Ledger:
                 continue
             blocks[number] = block
             for slot, head in _heads(number, block):
-                last_head, last = reading.counts.get(slot, (_NEVER, ZERO))
-                if head != last_head:
-                    counts = self._slab.read(region, slot)
-                    reading.counts[slot] = head, counts
+                last = reading.slots.get(slot, NEVER)
+                if not last.startswith(head):
+                    now = reading.slots[slot] = self._slab.read(region, slot)
                     _note(reading.in_flight, slot, in_flight_of(head))
-                    yield slot, counts.minus(last)
+                    yield slot, now.since(last)
 
     def _release_old(self, now_s: float) -> None:
         """Free the slots of revisions that are over. A request on its way may still begin a copy under its revision,
@@ -191,7 +191,7 @@ class Ledger:
 
     def _release(self, key: SlotKey, lease: _Lease) -> None:
         for region, reading in self._readings.items():
-            if lease.index in reading.counts:
+            if lease.index in reading.slots:
                 self._slab.clear(region, lease.index)
             reading.forget(lease.index)
         del self._leases[key], self._keys[lease.index], self._old[key]
@@ -213,8 +213,8 @@ class Ledger:
             length_s=max(0.0, now_s - self._read_at_s),
             outcomes=change.outcomes(),
             histogram=change.histogram(),
-            fallbacks=change.cells[FALLBACKS],
-            retries=change.cells[RETRIES],
+            fallbacks=change[FALLBACKS],
+            retries=change[RETRIES],
             dropped=change.dropped(),
         )
 
@@ -227,7 +227,7 @@ class Ledger:
             "read_at_s": self._read_at_s,
             "leases": [[*key, lease.index, lease.weight, lease.old_since_s] for key, lease in self._leases.items()],
             "regions": {
-                str(region): {str(slot): [head.hex(), counts.to_json()] for slot, (head, counts) in one.counts.items()}
+                str(region): {str(slot): reading.to_json() for slot, reading in one.slots.items()}
                 for region, one in self._readings.items()
             },
             "totals": [[*arm, counts.to_json()] for arm, counts in self.totals.items()],
@@ -246,10 +246,10 @@ class Ledger:
                 self._old[key] = lease
         self._free = [index for index in range(self._used - 1, -1, -1) if index not in self._keys]
         for region, read in data["regions"].items():
-            reading = self._readings[int(region)] = _Reading()
-            for slot, (head, counts) in read.items():
-                reading.counts[int(slot)] = bytes.fromhex(head), Counts.from_json(counts)
-                _note(reading.in_flight, int(slot), in_flight_of(bytes.fromhex(head)))
+            reading = self._readings[int(region)] = _Region()
+            for slot, cells in read.items():
+                last = reading.slots[int(slot)] = Reading.from_json(cells)
+                _note(reading.in_flight, int(slot), in_flight_of(last[:HEAD_BYTES]))
         self._slab.grow(max(self._readings, default=-1) + 1)
         for model, release, role, counts in data["totals"]:
             self.totals[model, release, Role(role)] = Counts.from_json(counts)

@@ -12,7 +12,7 @@ from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Histo
 from prometheus_client.metrics_core import Metric
 from prometheus_client.registry import Collector
 
-from gateway.counters import FALLBACKS, HISTOGRAM, RETRIES, Counts
+from gateway.counters import FALLBACKS, RETRIES, Counts
 from gateway.ledger import Arm
 from gateway.windows import BUCKETS_PER_OCTAVE, LAST_BUCKET, Outcome, upper_edge_us
 
@@ -114,11 +114,11 @@ def _by_arm(totals: dict[Arm, Counts]) -> Iterator[Metric]:
     for (model, release, role), counts in totals.items():
         labels = [model, str(release), role.value]
         for outcome in Outcome:
-            requests.add_metric([*labels, outcome.name.lower()], counts.cells[outcome])
+            requests.add_metric([*labels, outcome.name.lower()], counts[outcome])
         buckets, total_s = _octaves(counts)
         latency.add_metric(labels, buckets, total_s)
-        fallbacks.add_metric(labels, counts.cells[FALLBACKS])
-        retries.add_metric(labels, counts.cells[RETRIES])
+        fallbacks.add_metric(labels, counts[FALLBACKS])
+        retries.add_metric(labels, counts[RETRIES])
         for reason, n in counts.dropped().items():
             dropped.add_metric([*labels, reason], n)
     yield from (requests, latency, fallbacks, retries, dropped)
@@ -128,7 +128,9 @@ def _octaves(counts: Counts) -> tuple[list[tuple[str, float]], float]:
     """Cumulative counts at every doubling of 50 us; the sum is estimated from upper edges (2 % wide buckets)."""
     cumulative, total_s = 0, 0.0
     buckets: list[tuple[str, float]] = []
-    for bucket, n in enumerate(counts.cells[HISTOGRAM:]):
+    histogram = counts.histogram()
+    for bucket in range(LAST_BUCKET + 1):
+        n = histogram.get(bucket, 0)
         cumulative += n
         if n:
             total_s += n * upper_edge_us(min(bucket, LAST_BUCKET - 1)) / 1e6

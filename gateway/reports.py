@@ -34,7 +34,7 @@ class Reporter:
     def report(self, crew: Crew, version: int, refused: str) -> None:
         """Read the counters and queue what changed, with the samples and labels that came."""
         now, link = time.time(), self._link
-        windows = self._ledger.read(now, crew.applied_version == version)
+        windows = self._ledger.read(now, crew.applied_version == version, link is not None)
         in_flight = self._ledger.in_flight()
         samples, self._samples = self._samples, []
         labels, self._labels = self._labels, []

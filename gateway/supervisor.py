@@ -38,6 +38,8 @@ from gateway.worker import GC_THRESHOLDS
 from gateway.worker_process import WorkerProcess
 
 SEND_LAST_S = 3.0
+READING_SHARE = 0.03
+"""What reading counters may take of a core: with ten thousand busy models, windows are longer than a second."""
 NEEDS_RESTART = ("listen", "metrics_listen", "control_url", "state_dir", "name", "counter_slots", "backlog_reports")
 """Settings that a reload leaves as they are."""
 
@@ -196,9 +198,13 @@ class Supervisor:
         return self._file.refused if self._file is not None else self._link.refused if self._link is not None else ""
 
     async def _report_for_ever(self) -> None:
+        pause_s = self._config.report_every_s
         while True:
-            await asyncio.sleep(self._config.report_every_s)
+            await asyncio.sleep(pause_s)
+            began_s = time.process_time()
             self._report()
+            took_s = time.process_time() - began_s
+            pause_s = max(self._config.report_every_s, took_s / READING_SHARE)
 
     def _report(self) -> None:
         self._reporter.report(self._crew, self._tables.version, self._refused)

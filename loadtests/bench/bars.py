@@ -12,10 +12,10 @@ BARS: Mapping[str, float] = {
     "binary_602k_64.peak_mb.sluice": 150.0,
     "triton.requests_ratio_to_nginx": 0.95,
     "triton_one.added_p50_beyond_envoys_us": 0.0,
-    "models.cpu_ratio_to_one.asked_all": 1.05,
     "models.cpu_ratio_to_one.asked_one": 1.05,
-    "table_change.active_ms.sluice": 100.0,
-    "table_change.spike_ms.sluice": 5.0,
+    "table_change.active_ms.one_route": 100.0,
+    "table_change.spike_ms.one_route": 5.0,
+    "table_change.spike_ms.all_routes": 5.0,
     "mirror.cpu_ratio_to_without.sluice": 1.7,
     "mirror.copied_share.sluice_copying": 0.99,  # Else the cost of all copies was not measured.
     "mirror_half.p99_ratio_to_without.at_once": 1.1,

@@ -1,8 +1,9 @@
 """Many models in the route table: what they cost a request.
 
-With requests to all of the models in turn, the worst case for every cache, and to one of them; each as a ratio to a
-gateway that has one model. Each has a gateway of its own: counters of all models, read a second later, would be charged
-to who comes next. Ours alone: the peers' configurations are not made to name models.
+With requests to one of them, which has the bar: what a large table costs who asks for one model; and to all of them in
+turn, the worst case for every cache and for the counters. Each as a ratio to a gateway that has one model. Each has a
+gateway of its own: counters of all models, read a second later, would be charged to who comes next. Ours alone: the
+peers' configurations are not made to name models.
 """
 
 from collections.abc import Iterator, Mapping, Sequence

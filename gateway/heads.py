@@ -218,9 +218,10 @@ class RequestReader:
             raise RefusedError(400, "a request needs a Host")
         if request.target[:1] != b"/":
             _, _, authority, path = request.target.split(b"/", 3) if request.target.count(b"/") > 2 else (b"",) * 4
-            if not path or authority.lower() != values.get(b"host", b"").lower():
+            if not path or not authority or authority.lower() != values.get(b"host", b"").lower():
                 raise RefusedError(400, "the request's target names another host")
-            request.target = request.line = b"/" + path
+            request.target = b"/" + path
+            request.line = b"%s %s" % (request.method, request.target)
         if flags & CODING:
             if flags & LENGTH or not request.takes_chunks:
                 raise RefusedError(400, "the request's framing is ambiguous")

@@ -18,9 +18,10 @@ Field = tuple[bytes, bytes, bytes | None, int]
 FieldRule = Callable[[bytes, bytes], tuple[bool, int]]
 """Is a field passed on, and its flags; raises when its value is never right."""
 
-HOST, LENGTH, CODING, EXPECT, CONNECTION, REQUEST_ID, ACCEPTS, TOLD = (1 << n for n in range(8))
-_ONCE = HOST | LENGTH | CODING | EXPECT | REQUEST_ID
-_USUAL = HOST | LENGTH | REQUEST_ID | ACCEPTS
+HOST, LENGTH, CODING, EXPECT, CONNECTION, REQUEST_ID, ACCEPTS, TOLD, UNUSABLE = (1 << n for n in range(9))
+"""UNUSABLE lines are left out. A head counts as having one already, so that each takes the way of a second one."""
+_ONCE = HOST | LENGTH | CODING | EXPECT | REQUEST_ID | UNUSABLE
+_USUAL = HOST | LENGTH | REQUEST_ID | ACCEPTS | UNUSABLE
 HOP_BY_HOP = frozenset(
     b"keep-alive proxy-authenticate proxy-authorization proxy-connection te trailer upgrade http2-settings".split()
 )
@@ -134,12 +135,12 @@ class RequestReader:
         request = Request(first, *(known if known is not None else self._read_line(first)))
         if len(lines) > self._head_fields:
             raise RefusedError(431, f"the request has more than {self._head_fields} header fields")
-        fields, values, passed, flags = self._fields, request.values, request.passed, 0
+        fields, values, passed, flags = self._fields, request.values, request.passed, UNUSABLE
         for line in lines:
             name, value, passed_line, flag = fields[line]
             if flag:
                 if flags & flag & _ONCE:
-                    if flag != REQUEST_ID:
+                    if flag != REQUEST_ID and flag != UNUSABLE:
                         raise RefusedError(400, f"{name.decode()} must not be given twice")
                     continue
                 if flags & flag & CONNECTION:
@@ -244,7 +245,7 @@ def _passed_on(name: bytes, value: bytes) -> tuple[bool, int]:
     if name == b"connection":
         return False, CONNECTION
     if name == b"x-request-id":
-        return (True, REQUEST_ID) if _REQUEST_ID.fullmatch(value) else (False, 0)
+        return (True, REQUEST_ID) if _REQUEST_ID.fullmatch(value) else (False, UNUSABLE)
     if name == b"accept-encoding":
         return True, ACCEPTS
     if b"_" in name:

@@ -31,11 +31,11 @@ _REQUEST_LINE = re.compile(rb"([A-Z]{1,24}) ([!-~]+) (HTTP/[0-9]\.[0-9])")
 _STATUS_LINE = re.compile(rb"HTTP/1\.([01]) ([1-5][0-9][0-9])(?: [\t -~\x80-\xff]*)?")
 _NAME = re.compile(rb"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
 _VALUE_BYTES = bytes(byte for byte in range(256) if byte == 9 or (byte >= 32 and byte != 127))
-_HOST = re.compile(rb"[A-Za-z0-9._~%!$&'()*+;=:\[\]-]+")
+_HOST = re.compile(rb"(?:[A-Za-z0-9._~%!$&'()*+;=-]+|\[[0-9A-Fa-f:.]+\])(?::[0-9]*)?")
 _REQUEST_ID = re.compile(rb"[!-~]{1,128}")
 _NEVER = re.compile(rb"[^\r]\n|\r[^\n]|^\n|[\x00-\x08\x0b\x0c\x0e-\x1f\x7f]")
 """What no head contains, so that a head need not be whole to be refused: a bare LF or CR, a control character."""
-_METHODS = frozenset(b"GET HEAD POST PUT DELETE OPTIONS PATCH TRACE CONNECT".split())
+_METHODS = frozenset(b"GET HEAD POST PUT DELETE OPTIONS PATCH TRACE".split())
 _REMEMBERED_BYTES, _REMEMBERED = 256, 4096
 
 

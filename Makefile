@@ -10,7 +10,7 @@ MODEL ?= digits
 USERS ?= 20
 SECONDS ?= 30
 
-.PHONY: help setup demo test check up load bench bench-gateway clean
+.PHONY: help setup demo test check up load bench bench-gateway bench-reload clean
 
 help: ## Say what there is
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*##/\t/' | column -t -s '	'
@@ -47,10 +47,13 @@ load: $(STAMP) ## Locust against a gateway: HOST= MODEL= ROWS=file.npz USERS= SE
 	SLUICE_MODEL=$(MODEL) SLUICE_ROWS=$(ROWS) $(BIN)/locust --locustfile loadtests/users.py --host $(HOST) \
 	  $(if $(PAGE),--web-host 127.0.0.1,--headless --users $(USERS) --spawn-rate $(USERS) --run-time $(SECONDS)s --only-summary)
 
-bench: bench-gateway ## All benchmarks, into build/bench/
+bench: bench-gateway bench-reload ## All benchmarks, into build/bench/
 
 bench-gateway: $(STAMP) ## The gateway beside its peers (QUICK=1: fewer rounds; ONLY="small_json idle": some works)
 	$(BIN)/python -m loadtests.bench.gateway $(if $(QUICK),--quick) $(ONLY:%=--only %)
+
+bench-reload: $(STAMP) ## 1,000,000 numbered requests through reloads, kills and restarts (QUICK=1: 50,000)
+	$(BIN)/python -m loadtests.bench.reload $(if $(QUICK),--quick)
 
 clean: ## Remove what was built; not .venv, nor .sluice, models and runs, which hold state
 	rm -rf build *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache

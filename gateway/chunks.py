@@ -6,7 +6,10 @@ from dataclasses import dataclass
 from gateway.answers import RefusedError
 from gateway.heads import split_field
 
-_SIZE_LINE = re.compile(rb"([0-9A-Fa-f]{1,16})(?:;[!-~][\t -~\x80-\xff]*)?")
+_TOKEN = rb"[!#$%&'*+.^_`|~0-9A-Za-z-]+"
+_EXTENSION = rb';%s(?:=(?:%s|"(?:[\t !#-\[\]-~]|\\[\t -~])*"))?' % (_TOKEN, _TOKEN)
+_SIZE_LINE = re.compile(rb"([0-9A-Fa-f]{1,16})(?:%s)*" % _EXTENSION)
+_SIZE_LINE_PART = re.compile(rb"[0-9A-Fa-f]{1,16}(?:;[\t -~]*)?")
 _SLICED_BYTES = 16 * 1024
 """Content from this size on is handed on as a view of what was received, not as a copy."""
 
@@ -87,7 +90,7 @@ class ChunkReader:
         bare = part[:-1] if part.endswith(b"\r") else part
         if len(part) > most or b"\n" in bare or b"\r" in bare or (self._state == _CONTENT_END and bare):
             raise RefusedError(400, "a chunk's framing is not valid")
-        if self._state == _SIZE and bare and not _SIZE_LINE.fullmatch(bare) and bare[-1:] != b";":
+        if self._state == _SIZE and bare and not _SIZE_LINE_PART.fullmatch(bare):
             raise RefusedError(400, "a chunk's size is not valid")
         self._held = part
 

@@ -18,9 +18,10 @@ Field = tuple[bytes, bytes, bytes | None, int]
 FieldRule = Callable[[bytes, bytes], tuple[bool, int]]
 """Is a field passed on, and its flags; raises when its value is never right."""
 
-HOST, LENGTH, CODING, EXPECT, CONNECTION, REQUEST_ID, ACCEPTS, TOLD = (1 << n for n in range(8))
-_ONCE = HOST | LENGTH | CODING | EXPECT | REQUEST_ID
-_USUAL = HOST | LENGTH | REQUEST_ID | ACCEPTS
+HOST, LENGTH, CODING, EXPECT, CONNECTION, REQUEST_ID, ACCEPTS, TOLD, UNUSABLE = (1 << n for n in range(9))
+"""UNUSABLE lines are left out. A head counts as having one already, so that each takes the way of a second one."""
+_ONCE = HOST | LENGTH | CODING | EXPECT | REQUEST_ID | UNUSABLE
+_USUAL = HOST | LENGTH | REQUEST_ID | ACCEPTS | UNUSABLE
 HOP_BY_HOP = frozenset(
     b"keep-alive proxy-authenticate proxy-authorization proxy-connection te trailer upgrade http2-settings".split()
 )
@@ -30,11 +31,11 @@ _REQUEST_LINE = re.compile(rb"([A-Z]{1,24}) ([!-~]+) (HTTP/[0-9]\.[0-9])")
 _STATUS_LINE = re.compile(rb"HTTP/1\.([01]) ([1-5][0-9][0-9])(?: [\t -~\x80-\xff]*)?")
 _NAME = re.compile(rb"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
 _VALUE_BYTES = bytes(byte for byte in range(256) if byte == 9 or (byte >= 32 and byte != 127))
-_HOST = re.compile(rb"[A-Za-z0-9._~%!$&'()*+;=:\[\]-]+")
+_HOST = re.compile(rb"(?:[A-Za-z0-9._~%!$&'()*+;=-]+|\[[0-9A-Fa-f:.]+\])(?::[0-9]*)?")
 _REQUEST_ID = re.compile(rb"[!-~]{1,128}")
 _NEVER = re.compile(rb"[^\r]\n|\r[^\n]|^\n|[\x00-\x08\x0b\x0c\x0e-\x1f\x7f]")
 """What no head contains, so that a head need not be whole to be refused: a bare LF or CR, a control character."""
-_METHODS = frozenset(b"GET HEAD POST PUT DELETE OPTIONS PATCH TRACE CONNECT".split())
+_METHODS = frozenset(b"GET HEAD POST PUT DELETE OPTIONS PATCH TRACE".split())
 _REMEMBERED_BYTES, _REMEMBERED = 256, 4096
 
 
@@ -134,12 +135,12 @@ class RequestReader:
         request = Request(first, *(known if known is not None else self._read_line(first)))
         if len(lines) > self._head_fields:
             raise RefusedError(431, f"the request has more than {self._head_fields} header fields")
-        fields, values, passed, flags = self._fields, request.values, request.passed, 0
+        fields, values, passed, flags = self._fields, request.values, request.passed, UNUSABLE
         for line in lines:
             name, value, passed_line, flag = fields[line]
             if flag:
                 if flags & flag & _ONCE:
-                    if flag != REQUEST_ID:
+                    if flag != REQUEST_ID and flag != UNUSABLE:
                         raise RefusedError(400, f"{name.decode()} must not be given twice")
                     continue
                 if flags & flag & CONNECTION:
@@ -218,9 +219,10 @@ class RequestReader:
             raise RefusedError(400, "a request needs a Host")
         if request.target[:1] != b"/":
             _, _, authority, path = request.target.split(b"/", 3) if request.target.count(b"/") > 2 else (b"",) * 4
-            if not path or authority.lower() != values.get(b"host", b"").lower():
+            if not path or not authority or authority.lower() != values.get(b"host", b"").lower():
                 raise RefusedError(400, "the request's target names another host")
-            request.target = request.line = b"/" + path
+            request.target = b"/" + path
+            request.line = b"%s %s" % (request.method, request.target)
         if flags & CODING:
             if flags & LENGTH or not request.takes_chunks:
                 raise RefusedError(400, "the request's framing is ambiguous")
@@ -243,7 +245,7 @@ def _passed_on(name: bytes, value: bytes) -> tuple[bool, int]:
     if name == b"connection":
         return False, CONNECTION
     if name == b"x-request-id":
-        return (True, REQUEST_ID) if _REQUEST_ID.fullmatch(value) else (False, 0)
+        return (True, REQUEST_ID) if _REQUEST_ID.fullmatch(value) else (False, UNUSABLE)
     if name == b"accept-encoding":
         return True, ACCEPTS
     if b"_" in name:

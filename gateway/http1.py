@@ -20,7 +20,7 @@ CLOSING_S = 2.0
 RATE_AFTER_S = 5.0
 """How long a body may take before its rate is looked at."""
 BLANK_BYTES = 16
-"""Empty lines before a request that are skipped (RFC 9112, 2.2), in bytes."""
+"""Empty lines that are skipped (RFC 9112, 2.2), in bytes for each request that was answered, and the next one."""
 _CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
 
 _HEAD, _SIZED, _CHUNKS, _BUSY, _OVER = range(5)
@@ -31,8 +31,9 @@ class ClientConnection(asyncio.Protocol):
     """One client's connection: parses requests, hands on one at a time, writes answers."""
 
     __slots__ = (
-        "_address", "_answered", "_began_s", "_chunks", "_exchange", "_front", "_has_ended", "_held", "_is_closing",
-        "_is_paused", "_is_slow", "_loop", "_request", "_scanned", "_state", "_unread", "deadline_s", "transport",
+        "_address", "_answered", "_began_s", "_blank", "_chunks", "_exchange", "_front", "_has_ended", "_held",
+        "_is_closing", "_is_paused", "_is_slow", "_loop", "_request", "_scanned", "_state", "_unread", "deadline_s",
+        "transport",
     )  # fmt: skip
 
     def __init__(self, front: Front) -> None:
@@ -41,7 +42,7 @@ class ClientConnection(asyncio.Protocol):
         self._state = _HEAD
         self._held = b""
         """What was received and not read yet; its first `_scanned` bytes hold no end of a head."""
-        self._scanned = self._answered = self._unread = 0
+        self._scanned = self._answered = self._unread = self._blank = 0
         self._request: Request | None = None
         """The one whose body is arriving, or that is being answered."""
         self._chunks: ChunkReader | None = None
@@ -160,13 +161,12 @@ class ClientConnection(asyncio.Protocol):
 
     def _await_head(self, data: bytes) -> bytes:
         """Skip empty lines, keep what has come of a head. What to read now: nothing when it is too early."""
-        if data[:1] == b"\r":
-            blank = len(data) - len(data.lstrip(b"\r\n"))
-            if blank > BLANK_BYTES or (data[:2] != b"\r\n" and len(data) > 1):
+        blank = (len(data) - len(data.lstrip(b"\r\n"))) & ~1
+        if blank:
+            self._blank += blank
+            if self._blank > BLANK_BYTES * (self._answered + 1) or data[:blank] != b"\r\n" * (blank // 2):
                 raise RefusedError(400, "too many empty lines before a request")
-            if len(data) > 1:
-                data = data[2:]
-                return self._await_head(data) if data else self._keep_part(data)
+            data = data[blank:]
         if data.find(END, self._scanned) >= 0:
             return data
         return self._keep_part(data)

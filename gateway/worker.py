@@ -27,6 +27,8 @@ from gateway.live import Servers, Staging
 from gateway.memory import ByteLedger, keep_freed_memory
 
 TICK_S = 0.05
+LOOKED_AT, CUT_AT_ONCE = 500, 8
+"""Connections that are looked at, and closed, in one turn of the loop."""
 GC_THRESHOLDS = (50_000, 50, 1000)
 """A request leaves almost no cycles behind, so looking for them can wait; and what stays is frozen, not looked at."""
 FREEZE_AFTER = 500
@@ -129,8 +131,20 @@ class Worker:
             self._dispatcher.expire()
             self._front.is_tight = self._memory.is_tight
             if is_new_second or self._stopping.is_set():
-                for connection in [one for one in self._front.connections if not one.is_busy and one.deadline_s <= now]:
+                await self._cut_late_clients(now)
+
+    async def _cut_late_clients(self, now_s: float) -> None:
+        """Close who has had his time. Many may be late at once: other requests get their turns between them."""
+        cut = 0
+        connections = list(self._front.connections)
+        for first in range(0, len(connections), LOOKED_AT):
+            for connection in connections[first : first + LOOKED_AT]:
+                if connection.deadline_s <= now_s and not connection.is_busy:
                     connection.expire()
+                    cut += 1
+                    if cut % CUT_AT_ONCE == 0:
+                        await asyncio.sleep(0)
+            await asyncio.sleep(0)
 
     def _tell_state(self) -> None:
         gauges, counted = self._dispatcher.state()

@@ -210,7 +210,7 @@ class Dispatcher:
 def _recorded(release: int, head: AnswerHead, body: Chunks) -> Answer:
     length = head.values.get(b"inference-header-content-length", b"")
     encoding = head.values.get(b"content-encoding", b"").decode("latin-1")
-    return Answer(release, b"".join(body), int(length) if length.isdigit() else None, encoding)
+    return Answer(release, b"".join(body), int(length) if length.isdigit() and len(length) <= 18 else None, encoding)
 
 
 def _deadline_s(text: bytes) -> float | None:

@@ -3,187 +3,105 @@
 The families are those of HTTP Garden, Http11Probe and the advisories of servers that got them wrong.
 """
 
+import contextlib
+import re
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
 import pytest
 
+from loadtests.fuzz.case import CANARY, Answered, Case, Forwarded, Refused, in_chunks, post, sized
+from loadtests.fuzz.cases import cases
+from loadtests.fuzz.judging import (
+    CANARY_LINE,
+    across_the_edge,
+    answering,
+    byte_by_byte,
+    in_two,
+    judge,
+    whole,
+    with_canary,
+)
 from tests.gateway.conftest import Stage
 from tests.gateway.fakes import FakeServer, LoopThread, http_answer, says
 from tests.gateway.harness import Client, Gateway, chunked, eventually, get, infer, route, running, table
 
-CANARY = get("/v2/models/plain?canary")
+CASES = cases()
+SMALL_BYTES = 1000
 LINE = b"POST /v2/models/plain/infer HTTP/1.1\r\n"
 HOST = b"Host: gw\r\n"
-TE = b"Transfer-Encoding: chunked\r\n"
+TWO_LENGTHS = post(b"Content-Length: 0\r\nContent-Length: 31\r\n")
 
 
-def post(headers: bytes, body: bytes = b"") -> bytes:
-    return LINE + HOST + headers + b"\r\n" + body
+def by_name(chosen: list[Case]) -> Any:
+    return pytest.mark.parametrize("case", chosen, ids=[case.name for case in chosen])
 
 
-def sized(length: bytes, body: bytes = b"hello") -> bytes:
-    return post(b"Content-Length: " + length + b"\r\n", body)
+def test_there_are_cases_of_every_family() -> None:
+    assert len(CASES) > 500
+    assert len({case.name for case in CASES}) == len(CASES)
+    assert {case.family for case in CASES} == {*range(1, 24)} - {17, 20}  # Which have tests of their own.
 
 
-def coded(coding: bytes, body: bytes = b"0\r\n\r\n") -> bytes:
-    return post(b"Transfer-Encoding: " + coding + b"\r\n", body)
+def said(client: Client) -> list[int]:
+    """The status of each answer that came until the gateway closed, but not 100."""
+    return [int(status) for status in re.findall(rb"HTTP/1\.1 ([0-9]{3}) ", client.rest()) if status != b"100"]
 
 
-def in_chunks(body: bytes) -> bytes:
-    return post(TE, body)
-
-
-REFUSED = {
-    "CL and TE": post(b"Content-Length: 5\r\n" + TE, b"0\r\n\r\nG"),
-    "TE and CL": post(TE + b"Content-Length: 5\r\n", b"0\r\n\r\nG"),
-    "two CLs": post(b"Content-Length: 0\r\nContent-Length: 31\r\n"),
-    "two equal CLs": post(b"Content-Length: 5\r\nContent-Length: 5\r\n", b"hello"),
-    "list CL": sized(b"5, 5"),
-    "CL plus": sized(b"+5"),
-    "CL underscore": sized(b"1_0"),
-    "CL negative": sized(b"-48"),
-    "CL hex": sized(b"0x10"),
-    "CL leading zero": sized(b"05"),
-    "CL letters": sized(b"1Z"),
-    "CL empty": sized(b""),
-    "CL of 20 digits": sized(b"9" * 20),
-    "CL of 5000 digits": sized(b"9" * 5000),
-    "CL inner space": sized(b"1 0"),
-    "CL fraction": sized(b"5.0"),
-    "TE ,chunked": coded(b",chunked"),
-    "TE vertical tab": coded(b"\x0bchunked"),
-    "TE chunked, identity": coded(b"chunked, identity"),
-    "TE gzip, chunked": coded(b"gzip, chunked"),
-    "TE quoted": coded(b'"chunked"'),
-    "TE parameter": coded(b"chunked;x=1"),
-    "TE xchunked": coded(b"xchunked"),
-    "TE identity": coded(b"identity"),
-    "TE empty": coded(b""),
-    "TE twice": post(TE + TE, b"0\r\n\r\n"),
-    "TE space before colon": post(b"Transfer-Encoding : chunked\r\n", b"0\r\n\r\n"),
-    "TE leading space": post(b"X: y\r\n Transfer-Encoding: chunked\r\n", b"0\r\n\r\n"),
-    "TE folded name": post(b"Transfer-\r\nEncoding: chunked\r\n", b"0\r\n\r\n"),
-    "TE underscore": post(b"Transfer_Encoding: chunked\r\n"),
-    "CL underscore name": post(b"Content_Length: 5\r\n"),
-    "TE after bare CR": post(b"X: X\rTransfer-Encoding: chunked\r\n", b"0\r\n\r\n"),
-    "TE on HTTP/1.0": LINE.replace(b"1.1", b"1.0") + HOST + TE + b"\r\n0\r\n\r\n",
-    "chunk size underscore": in_chunks(b"0_2e\r\n"),
-    "chunk size plus": in_chunks(b"+2\r\nab\r\n0\r\n\r\n"),
-    "chunk size negative": in_chunks(b"-0x0\r\n\r\n"),
-    "chunk size 0x": in_chunks(b"0x1\r\na\r\n0\r\n\r\n"),
-    "chunk size leading space": in_chunks(b" 5\r\nhello\r\n0\r\n\r\n"),
-    "chunk size trailing space": in_chunks(b"5 \r\nhello\r\n0\r\n\r\n"),
-    "chunk size empty": in_chunks(b"\r\nhello\r\n0\r\n\r\n"),
-    "chunk size with letters": in_chunks(b"1these\r\na\r\n0\r\n\r\n"),
-    "chunk size of 17 digits": in_chunks(b"1" + b"0" * 16 + b"\r\nhello\r\n"),
-    "chunk size of 400000 zeros": in_chunks(b"0" * 400_000 + b"5\r\nhello\r\n0\r\n\r\n"),
-    "chunk line LF": in_chunks(b"5\nhello\r\n0\r\n\r\n"),
-    "chunk line CR CR": in_chunks(b"5\r\rhello\r\n0\r\n\r\n"),
-    "chunk extension LF": in_chunks(b"5;a\nhello\r\n0\r\n\r\n"),
-    "chunk extension CR": in_chunks(b"5;a\rhello\r\n0\r\n\r\n"),
-    "chunk end LF": in_chunks(b"5\r\nhello\n0\r\n\r\n"),
-    "chunk end other": in_chunks(b"5\r\nhelloXX0\r\n\r\n"),
-    "last chunk end other": in_chunks(b"0\r\nXX"),
-    "chunk extension NUL": in_chunks(b"5;\x00\r\nhello\r\n0\r\n\r\n"),
-    "chunk extension of 400 KB": in_chunks(b"5;" + b"a" * 400_000 + b"\r\nhello\r\n0\r\n\r\n"),
-    "chunks of one byte": in_chunks(chunked(*[b"x"] * 100_000)),
-    "trailer CL": in_chunks(b"0\r\nContent-Length: 5\r\n\r\n"),
-    "trailer TE": in_chunks(b"0\r\n" + TE + b"\r\n"),
-    "trailer of 100 KB": in_chunks(b"0\r\nX: " + b"a" * 100_000 + b"\r\n\r\n"),
-    "many trailers": in_chunks(b"0\r\n" + b"X: y\r\n" * 200 + b"\r\n"),
-    "no Host": LINE + b"Content-Length: 0\r\n\r\n",
-    "two Hosts": post(HOST),
-    "Host list": LINE + b"Host: a, b\r\n\r\n",
-    "Host NUL": LINE + b"Host: a\x00.b\r\n\r\n",
-    "Host user": LINE + b"Host: u@a\r\n\r\n",
-    "Host path": LINE + b"Host: a/b\r\n\r\n",
-    "Host space": LINE + b"Host: a b\r\n\r\n",
-    "Host empty": LINE + b"Host:\r\n\r\n",
-    "folded line": post(b"X: b\r\n c\r\n"),
-    "bare LF head": LINE.replace(b"\r", b"") + b"Host: gw\n\n",
-    "bare LF field": LINE + HOST + b"X: y\n\r\n",
-    "bare CR field": LINE + HOST + b"X: y\r\rZ: z\r\n\r\n",
-    "no colon": post(b"Xyz\r\n"),
-    "empty name": post(b": x\r\n"),
-    "space in name": post(b"X Y: z\r\n"),
-    "leading space": LINE + b" Host: gw\r\n\r\n",
-    "NUL in value": post(b"X: a\x00b\r\n"),
-    "RTSP": LINE.replace(b" HTTP", b" RTSP") + HOST + b"\r\n",
-    "control in value": post(b"X: a\x01b\r\n"),
-    "DEL in value": post(b"X: a\x7fb\r\n"),
-    "high byte in name": post(b"X\xff: a\r\n"),
-    "tab in request line": LINE.replace(b" ", b"\t") + HOST + b"\r\n",
-    "HTTP/1.9": LINE.replace(b"1.1", b"1.9") + HOST + b"\r\n",
-    "HTTP/2.0": LINE.replace(b"1.1", b"2.0") + HOST + b"\r\n",
-    "HTTP/0.9": LINE.replace(b"1.1", b"0.9") + HOST + b"\r\n",
-    "no version": b"GET /v2\r\n\r\n",
-    "fragment": LINE.replace(b"infer ", b"infer#b ") + HOST + b"\r\n",
-    "star with GET": b"GET * HTTP/1.1\r\nHost: gw\r\n\r\n",
-    "CONNECT": b"CONNECT gw:80 HTTP/1.1\r\nHost: gw\r\n\r\n",
-    "absolute form": b"GET http://evil/v2 HTTP/1.1\r\nHost: gw\r\n\r\n",
-    "high byte in path": LINE.replace(b"plain", b"pl\xff") + HOST + b"\r\n",
-    "NUL in path": LINE.replace(b"plain", b"pl\x00") + HOST + b"\r\n",
-    "unknown method": b"FOO /v2 HTTP/1.1\r\nHost: gw\r\n\r\n",
-    "HTTP/2 preface": b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n",
-    "TLS hello": b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03" + b"\x00" * 50,
-    "Expect other": post(b"Expect: 100-continueX\r\nContent-Length: 2\r\n", b"{}"),
-    "Expect twice": post(b"Expect: 100-continue\r\nExpect: 100-continue\r\nContent-Length: 2\r\n", b"{}"),
-    "request line too long": LINE.replace(b"infer", b"infer?" + b"a" * 9_000) + HOST + b"\r\n",
-    "field too large": post(b"X: " + b"a" * 40_000 + b"\r\n"),
-    "fields too large": post((b"X: " + b"a" * 1_000 + b"\r\n") * 40),
-    "too many fields": post(b"X: y\r\n" * 101),
-    "head without end": LINE + HOST + b"X: " + b"a" * 200_000,
-    "leading CRLFs": b"\r\n" * 200_000,
-}  # fmt: skip
-STATUS = {
-    "CL of 20 digits": 413, "CL of 5000 digits": 413, "HTTP/1.9": 505, "HTTP/2.0": 505, "HTTP/0.9": 505,
-    "unknown method": 501, "HTTP/2 preface": 505, "Expect other": 417, "request line too long": 414,
-    "field too large": 431, "fields too large": 431, "too many fields": 431, "head without end": 431,
-    "many trailers": 431,
-}  # fmt: skip
-EITHER = {"trailer of 100 KB": {400, 431}, "no version": {400, 505}}
-
-
-def said(client: Client) -> list[bytes]:
-    """The status lines of everything that came until the gateway closed."""
-    data = client.rest()
-    return [line for line in data.split(b"\r\n") if line.startswith(b"HTTP/1.1 ")] if data else []
-
-
-def check_refused(stage: Stage, data: bytes, pieces: int, statuses: set[int]) -> None:
+@by_name([case for case in CASES if isinstance(case.verdict, Refused)])
+def test_what_has_more_than_one_reading_is_refused_once(stage: Stage, case: Case) -> None:
+    assert isinstance(case.verdict, Refused)
     with stage.client() as client:
-        size = max(1, -(-len(data) // pieces))
-        try:
-            for at in range(0, len(data), size):
-                client.send(data[at : at + size])
-                if pieces > 1:
-                    time.sleep(0.0002)
+        with contextlib.suppress(BrokenPipeError, ConnectionResetError):  # Refused and closed before it was whole.
+            client.send(case.data)
             client.send(CANARY)
-        except (BrokenPipeError, ConnectionResetError):
-            pass  # It was refused and closed before it was whole.
         answers = said(client)
-    assert len(answers) == 1, answers
-    assert int(answers[0].split(b" ")[1]) in statuses
+    assert len(answers) == 1 and answers[0] in case.verdict.statuses, answers
     assert not stage.stable.requests and not any(stage.stable.raw)
 
 
-@pytest.mark.parametrize("name", REFUSED)
-def test_what_is_ambiguous_or_too_large_is_refused_once(stage: Stage, name: str) -> None:
-    statuses = EITHER.get(name) or {STATUS.get(name, 400)}
-    check_refused(stage, REFUSED[name], 1, statuses)
-    check_refused(stage, REFUSED[name], 12, statuses)
+def test_odd_requests_are_answered_or_forwarded_and_then_their_canary_is(stage: Stage) -> None:
+    for case in CASES:
+        if isinstance(case.verdict, Refused):
+            continue
+        stage.stable.reset()
+        closes = isinstance(case.verdict, Forwarded) and case.verdict.closes
+        with stage.client() as client:
+            client.send(case.data + CANARY)
+            client.half_close()
+            answers = said(client)
+        first = case.verdict.status if isinstance(case.verdict, Answered) else 200
+        assert answers == ([first] if closes else [first, 200]), case.name
+        forwarded = [received.line for received in stage.stable.requests]
+        mine = [case.verdict.line] if isinstance(case.verdict, Forwarded) else []
+        assert forwarded == mine + [CANARY_LINE] * (not closes), case.name
 
 
-@pytest.mark.parametrize("name", [name for name, data in REFUSED.items() if len(data) < 200])
-def test_the_same_when_it_comes_byte_by_byte(stage: Stage, name: str) -> None:
-    check_refused(stage, REFUSED[name], 200, EITHER.get(name) or {STATUS.get(name, 400)})
+@pytest.mark.parametrize("family", sorted({case.family for case in CASES}))
+def test_however_a_case_is_cut_it_is_the_same(family: int) -> None:
+    """Byte by byte, cut once at every place, and across the head's edge; judged at both sides (`judging.judge`)."""
+    stage = answering()
+    with stage.running():
+        for case in CASES:
+            if case.family == family:
+                for pieces in feeds(case):
+                    judge(stage, case, pieces)
+
+
+def feeds(case: Case) -> Iterator[Sequence[bytes]]:
+    data = with_canary(case)
+    yield whole(data)
+    yield byte_by_byte(data[:50_000])
+    yield from across_the_edge(data)
+    if len(data) < SMALL_BYTES:
+        yield from in_two(data)
 
 
 def test_a_refusal_behind_a_good_request_comes_in_its_turn(stage: Stage) -> None:
     with stage.client() as client:
-        client.send(infer() + REFUSED["two CLs"] + CANARY)
+        client.send(infer() + TWO_LENGTHS + CANARY)
         assert client.answer().status == 200
         refused = client.answer()
         assert (refused.status, refused.headers["connection"]) == (400, "close")
@@ -240,7 +158,7 @@ def strict(loop_thread: LoopThread, tmp_path_factory: pytest.TempPathFactory) ->
 def test_a_body_beyond_the_limit_is_413_and_the_answer_can_be_read(strict: tuple[Gateway, FakeServer]) -> None:
     gateway, server = strict
     body = b"x" * 1_001
-    for data in (infer(body=body), post(TE, chunked(body)), sized(b"1001", b"")):
+    for data in (infer(body=body), in_chunks(chunked(body)), sized(b"1001", b"")):
         with Client(gateway.address) as client:
             assert client.ask(data).status == 413
             client.send(b"x" * 1_000_000)  # A client that goes on sending still reads its answer.

@@ -127,6 +127,10 @@ class Dispatcher:
         if lane is None:
             client.answer(request, 404, error_body(f"model {asked.model!r} has no release {release} here"))
             return None
+        if request.size > live.body_bytes:
+            text = f"the body is larger than the {live.body_bytes} bytes that {asked.model!r} takes"
+            client.answer(request, 413, error_body(text))
+            return None
         deadline_s = live.route.deadline_s
         if DEADLINE_HEADER in values:
             given_s = _deadline_s(values[DEADLINE_HEADER])

@@ -150,7 +150,7 @@ class Lane:
 class LiveRoute:
     """A route with its lanes by release; `mirror` is the shadow's own lane, with its own connections."""
 
-    __slots__ = ("_candidate_below", "_hash", "_shadow_below", "_shadow_hash", "lanes", "mirror", "route",
+    __slots__ = ("_candidate_below", "_hash", "_shadow_below", "_shadow_hash", "body_bytes", "lanes", "mirror", "route",
                  "sticky_header")  # fmt: skip
 
     def __init__(self, route: Route, lanes: Mapping[int, Lane], mirror: Lane | None) -> None:
@@ -158,6 +158,7 @@ class LiveRoute:
         self.lanes = lanes
         self.mirror = mirror
         self.sticky_header = route.sticky_header.encode()
+        self.body_bytes = 2**63 if route.body_bytes is None else route.body_bytes
         self._hash = blake2b(digest_size=8, key=route.salt.encode())
         self._shadow_hash = blake2b(digest_size=8, key=f"{route.salt}/shadow".encode())
         self._candidate_below = route.candidate.weight * HASH_RANGE if route.candidate else 0.0

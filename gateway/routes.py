@@ -58,6 +58,8 @@ class Route:
     sticky_header: str = DEFAULT_STICKY_HEADER
     deadline_s: float = 10.0
     sample_share: float = 1.0
+    body_bytes: int | None = None
+    """The largest request body of this model, where it is less than the gateway's own limit."""
 
     def pick(self, key: bytes) -> int:
         """The release for a request with this key.
@@ -88,6 +90,7 @@ class Route:
             "sticky_header": self.sticky_header,
             "deadline_s": self.deadline_s,
             "sample_share": self.sample_share,
+            "body_bytes": self.body_bytes,
         }
 
     @staticmethod
@@ -156,6 +159,7 @@ def _route(data: Any) -> Route:
         sticky_header=sticky_header.lower(),
         deadline_s=_number(data, "deadline_s", where, least=0.001, most=3600.0, default=10.0),
         sample_share=_number(data, "sample_share", where, least=0.0, most=1.0, default=1.0),
+        body_bytes=None if data.get("body_bytes") is None else _integer(data, "body_bytes", where, least=1),
     )
     arms: Iterable[Candidate | Shadow | None] = (route.candidate, route.shadow)
     for release in (route.stable, *(arm.release for arm in arms if arm is not None)):

@@ -1,13 +1,20 @@
 """Unmodified clients against the gateway, in front of a server that answers as Triton does."""
 
+import asyncio
+import gzip
 import json
+import re
 import shutil
 import subprocess
+import zlib
 from collections.abc import Iterator
+from pathlib import Path
 
+import httpx
 import numpy as np
 import pytest
 import tritonclient.http as triton
+import tritonclient.http.aio as triton_aio
 
 from tests.gateway.fakes import FakeServer, LoopThread, Received, Stream, http_answer
 from tests.gateway.harness import Gateway, route, running, table
@@ -31,15 +38,17 @@ async def answers_like_triton(received: Received, stream: Stream) -> None:
 
 
 def _doubled(received: Received) -> bytes:
-    length = received.header(b"inference-header-content-length")
-    asked = json.loads(received.body[: int(length)] if length else received.body)
+    length, packed = received.header(b"inference-header-content-length"), received.body
+    unpack = {b"gzip": gzip.decompress, b"deflate": zlib.decompress}.get(received.header(b"content-encoding") or b"")
+    body = unpack(packed) if unpack else packed
+    asked = json.loads(body[: int(length)] if length else body)
     tensor = asked["inputs"][0]
     output = {"name": "y", "datatype": "FP32", "shape": tensor["shape"]}
     answer = {"model_name": "digits", "model_version": "1", "outputs": [output]}
     if length is None:
         output["data"] = [2 * value for value in np.ravel(tensor["data"]).tolist()]
         return http_answer(json.dumps(answer).encode())
-    values = np.frombuffer(received.body[int(length) :], np.float32) * 2
+    values = np.frombuffer(body[int(length) :], np.float32) * 2
     output["parameters"] = {"binary_data_size": values.nbytes}
     head = json.dumps(answer).encode()
     kinds = b"Content-Type: application/octet-stream\r\nInference-Header-Content-Length: %d\r\n" % len(head)
@@ -106,3 +115,59 @@ def test_curl_is_served(gateway: Gateway) -> None:
         assert json.loads(said)["outputs"][0]["data"] == [2, 4, 6, 8]
     said = subprocess.check_output([curl, "-sS", "-I", f"{gateway.url}/v2/health/ready"], timeout=20)
     assert b"200 OK" in said
+
+
+BODY = json.dumps({"inputs": [{"name": "x", "datatype": "FP32", "shape": [4], "data": [1, 2, 3, 4]}]})
+
+
+@pytest.mark.parametrize("compression", [None, "gzip", "deflate"])
+def test_triton_client_compresses_what_it_sends(client: triton.InferenceServerClient, compression: str | None) -> None:
+    result = client.infer("digits", inputs(True), request_compression_algorithm=compression)
+    assert result.as_numpy("y")[1, 3] == 14
+
+
+def test_tritons_asyncio_client_infers_many_at_once(gateway: Gateway) -> None:
+    async def infer_many() -> list[float]:
+        async with triton_aio.InferenceServerClient(f"127.0.0.1:{gateway.port}") as client:
+            tensor = triton_aio.InferInput("x", [2, 4], "FP32")
+            tensor.set_data_from_numpy(np.arange(8, dtype=np.float32).reshape(2, 4))
+            results = await asyncio.gather(*(client.infer("digits", [tensor]) for _ in range(50)))
+            return [float(result.as_numpy("y")[1, 3]) for result in results]
+
+    assert asyncio.run(infer_many()) == [14.0] * 50
+
+
+def test_httpx_is_served_and_its_chunked_uploads_too(gateway: Gateway) -> None:
+    url = f"{gateway.url}/v2/models/digits/infer"
+    with httpx.Client(trust_env=False) as client:
+        for content in (BODY, iter([BODY[:10].encode(), BODY[10:].encode()])):
+            assert client.post(url, content=content).json()["outputs"][0]["data"] == [2, 4, 6, 8]
+        assert client.head(f"{gateway.url}/v2/health/ready").status_code == 200
+
+
+def _installed(program: str) -> str:
+    found = shutil.which(program)
+    if found is None:
+        pytest.skip(f"{program} is not installed")
+    return found
+
+
+def test_wrk_is_served_without_an_error(gateway: Gateway, tmp_path: Path) -> None:
+    script = tmp_path / "post.lua"
+    script.write_text(f"wrk.method = 'POST'\nwrk.body = '{BODY}'\n")
+    url = f"{gateway.url}/v2/models/digits/infer"
+    said = subprocess.check_output(
+        [_installed("wrk"), "-t1", "-c8", "-d1s", "-s", str(script), url], timeout=30
+    ).decode()
+    assert "Socket errors" not in said and "Non-2xx" not in said, said
+    assert int(re.findall(r"(\d+) requests in", said)[0]) > 100
+
+
+def test_h2load_speaks_http_1_1_to_it(gateway: Gateway, tmp_path: Path) -> None:
+    body = tmp_path / "body.json"
+    body.write_text(BODY)
+    url = f"{gateway.url}/v2/models/digits/infer"
+    said = subprocess.check_output(
+        [_installed("h2load"), "--h1", "-n", "500", "-c", "8", "-m", "4", "-d", str(body), url], timeout=30
+    ).decode()
+    assert "500 succeeded, 0 failed, 0 errored, 0 timeout" in said, said

@@ -294,3 +294,10 @@ def test_a_body_that_hardly_comes_is_cut(server: FakeServer, tmp_path: Path, res
         else:
             assert 5.0 < took < 8.5
     assert not server.requests
+
+
+def test_a_model_may_take_smaller_bodies_than_the_gateway(server: FakeServer, tmp_path: Path) -> None:
+    routes = table(route("m", {1: [server.address]}, body_bytes=1000))
+    with running(tmp_path, routes) as gateway, Client(gateway.address) as client:
+        assert [client.ask(infer("m", b"x" * size)).status for size in (1000, 1001, 1000)] == [200, 413, 200]
+    assert len(server.requests) == 2

@@ -266,6 +266,8 @@ class AnswerReader:
 
     def read(self, head: bytes) -> AnswerHead:
         """The answer of a whole head, without the empty line at its end. Raises AnswerError."""
+        if len(head) > self._head_bytes:
+            raise AnswerError("the head is too long")
         lines = head.split(b"\r\n")
         first = lines.pop(0)
         known = self._lines.get(first)
@@ -316,8 +318,8 @@ _TOLD = (b"content-encoding", b"inference-header-content-length")
 
 def _answer_rule(name: bytes, value: bytes) -> tuple[bool, int]:
     if name == b"content-length":
-        if not value.isdigit() or len(value) > 18:
-            raise AnswerError("Content-Length is not a number")
+        if not value.isdigit() or len(value) > 18 or (len(value) > 1 and value[:1] == b"0"):
+            raise AnswerError("Content-Length is not one plain number")
         return True, LENGTH
     if name == b"transfer-encoding":
         if value.lower() != b"chunked":

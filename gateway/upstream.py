@@ -71,7 +71,7 @@ class Connection(asyncio.Protocol):
             else:
                 self._read_body(data)
         except (AnswerError, RefusedError):
-            self._fail()
+            self._fail(False)
 
     def eof_received(self) -> bool:
         return False
@@ -84,7 +84,7 @@ class Connection(asyncio.Protocol):
             self._head.keep_alive = False
             self._deliver([], True)
         else:
-            self._fail()
+            self._fail(self.used and self._head is None and not self._held and not self._interim)
 
     def pause_reading(self) -> None:
         if not self._is_paused and self.transport is not None and not self.transport.is_closing():
@@ -176,10 +176,10 @@ class Connection(asyncio.Protocol):
         self.used = True
         self._server.ended(self, keep)
 
-    def _fail(self) -> None:
+    def _fail(self, was_stale: bool) -> None:
+        """The connection broke, or what came is no answer. `was_stale`: it was kept, and closed before anything came."""
         listener, self.listener = self.listener, None
         self._server.in_flight -= 1
-        was_stale = self.used and self._head is None and not self._held and not self._interim
         self.close()
         if listener is not None:
             listener.failed(Outcome.RESET, was_stale)

@@ -21,7 +21,7 @@ CHECK_TIMEOUT_S = 30.0
 SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGUSR2, signal.SIGCHLD)
 """They wait from before the exec until the new image handles them: by default they would end it."""
 
-_OURS = json.dumps({"format": 1, "head": HISTOGRAM, "slot": SLOT_CELLS})
+_OURS = json.dumps({"format": 2, "head": HISTOGRAM, "slot": SLOT_CELLS})
 
 
 def check_layout() -> None:

@@ -81,8 +81,18 @@ class NoteKeeper:
 
     def __init__(self, config: GatewayConfig) -> None:
         """Raises ConfigError when the log cannot be written, or OpenTelemetry is asked for and not installed."""
+        self._settings = config.access_log, config.trace_endpoint
         self._log = AccessLog(config.access_log) if config.access_log else None
         self._spans = SpanExporter(config.trace_endpoint, config.name) if config.trace_endpoint else None
+
+    def renewed(self, config: GatewayConfig) -> "NoteKeeper":
+        """One for these settings: this one where nothing changed. Raises ConfigError."""
+        return self if self._settings == (config.access_log, config.trace_endpoint) else NoteKeeper(config)
+
+    def flush(self) -> None:
+        """Send the spans that wait, within two seconds."""
+        if self._spans is not None:
+            self._spans.flush()
 
     def take(self, notes: list[dict[str, Any]]) -> None:
         if self._log is not None:

@@ -261,11 +261,14 @@ class Supervisor:
 
     async def _renew(self, what: str, config: GatewayConfig, note: str) -> None:
         try:
+            notes = self._notes.renewed(config)
             old = await self._crew.renew(config)
         except GatewayError as exc:
             self._done(what, False, f"{what} given up, the old workers serve on: {exc}")
             return
-        self._config = config
+        if notes is not self._notes:
+            self._notes.close()
+        self._config, self._notes = config, notes
         done = "reloaded" if what == "reload" else "upgraded"
         self._done(what, True, f"{done}: {config.workers} new workers serve, {old} old ones drain{note}")
 
@@ -273,6 +276,7 @@ class Supervisor:
         """Become the code on disk; the new image renews the workers. Returns only if that cannot be."""
         why = await handover.why_not()
         if not why:
+            await asyncio.to_thread(self._notes.flush)
             async with self._tables.changing:
                 await self._end_tasks()
                 self._report()

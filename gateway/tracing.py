@@ -16,6 +16,7 @@ from gateway.heads import Request
 
 _TRACEPARENT = re.compile(rb"([0-9a-f]{2})-([0-9a-f]{32})-([0-9a-f]{16})-([0-9a-f]{2})(-.*)?")
 _SAMPLED = 1
+FLUSH_MS = 2000
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,6 +108,9 @@ class SpanExporter:
             status=Status(code),
         )
         self._processor.on_end(span)
+
+    def flush(self) -> None:
+        self._processor.force_flush(FLUSH_MS)
 
     def close(self) -> None:
         """Send what is queued, within some seconds."""

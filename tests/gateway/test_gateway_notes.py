@@ -56,6 +56,19 @@ def test_a_line_tells_of_a_fallback_and_all_good_ones_can_be_logged(server: Fake
     assert all(line["latency_ms"] > 0 and line["answer_bytes"] > 0 for line in (first, second, third))
 
 
+def test_a_reload_begins_and_ends_the_log(server: FakeServer, tmp_path: Path) -> None:
+    log, config = tmp_path / "access.jsonl", tmp_path / "gateway.toml"
+    with running(tmp_path, table(route("m", {1: [server.address]}))) as gateway:
+        plain = config.read_text()
+        for number, settings in enumerate((f'access_log = "{log}"\naccess_log_share = 1.0\n', ""), 1):
+            config.write_text(plain + settings)
+            gateway.signal(signal.SIGHUP)
+            eventually(lambda number=number: gateway.metric("sluice_generation") == number)
+            with Client(gateway.address) as client:
+                client.ask(infer("m"))
+            eventually(lambda: len(lines(log)) == 1)
+
+
 def test_a_log_that_cannot_be_written_is_told_at_the_start(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     with (

@@ -177,7 +177,7 @@ class Connection(asyncio.Protocol):
         self._server.ended(self, keep)
 
     def _fail(self, was_stale: bool) -> None:
-        """The connection broke, or what came is no answer. `was_stale`: it was kept, and closed before anything came."""
+        """It broke, or what came is no answer. `was_stale`: it was kept, and closed before anything came."""
         listener, self.listener = self.listener, None
         self._server.in_flight -= 1
         self.close()

@@ -53,4 +53,5 @@ class Plane:
         """Fail what has waited too long; called a few times a second."""
         now = monotonic()
         for exchange in [waiting for waiting in self.in_flight if waiting.attempt_ends_s <= now]:
-            exchange.expired()
+            if exchange.attempt_ends_s <= now and exchange in self.in_flight:  # The one before may have made room for it.
+                exchange.expired()

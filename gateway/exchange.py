@@ -337,10 +337,11 @@ class Exchange:
 
     def client_gone(self) -> None:
         """The client went away. The answer is still awaited, so that its connection can serve again."""
+        if self._client is None:
+            return  # It is over, or known: the client's connection was broken from here.
         self._client = None
         self._count(Outcome.CLIENT_GONE)
-        if self.connection is not None:
-            self.connection.resume_reading()
+        self.client_is_ready()  # Whom it did not read for is gone: the server has its own time again.
         if not self.attempt:
             self._leave(0)
 

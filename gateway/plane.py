@@ -53,5 +53,6 @@ class Plane:
         """Fail what has waited too long; called a few times a second."""
         now = monotonic()
         for exchange in [waiting for waiting in self.in_flight if waiting.attempt_ends_s <= now]:
-            if exchange.attempt_ends_s <= now and exchange in self.in_flight:  # The one before may have made room for it.
+            # The one before may have made room for it.
+            if exchange.attempt_ends_s <= now and exchange in self.in_flight:
                 exchange.expired()

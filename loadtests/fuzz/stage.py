@@ -11,6 +11,7 @@ from gateway.channel import Channel
 from gateway.config import GatewayConfig
 from gateway.counters import HISTOGRAM, SLOT_CELLS, in_flight_of
 from gateway.dispatch import Dispatcher
+from gateway.exchange import Exchange
 from gateway.front import Exchanging, Front
 from gateway.heads import Request
 from gateway.http1 import ClientConnection
@@ -58,6 +59,22 @@ class _Nobody:
         pass
 
 
+class _Watch:
+    """Sees that each exchange is over once (plane.Observer)."""
+
+    def __init__(self, behind: Dispatcher) -> None:
+        self._behind = behind
+        self.wrong: list[str] = []
+
+    def answered(self, exchange: Exchange) -> None:
+        self._behind.answered(exchange)
+
+    def over(self, exchange: Exchange, status: int, latency_s: float) -> None:
+        if "was_over" in vars(exchange) or latency_s < 0:
+            self.wrong.append(f"an exchange was over twice, now with {status}, or took {latency_s} s")
+        vars(exchange)["was_over"] = True
+
+
 class Stage:
     """One worker's core. `handled` by client is what went through `Handler.handle`."""
 
@@ -73,6 +90,9 @@ class Stage:
         self.dispatcher = Dispatcher(config, channel, self.memory)
         self.dispatcher.is_ready = True
         self.dispatcher.next_second(samples)
+        self._plane = self.dispatcher._plane
+        self._watch = self._plane.observer = _Watch(self.dispatcher)
+        self._plane.is_watched = True
         self.front = Front(self, config, self.memory)
         self.servers = {address: VirtualServer(address.encode()) for address in (STABLE, CANDIDATE, SECOND, SHADOW)}
         for server in self.servers.values():
@@ -203,8 +223,8 @@ class Stage:
                 raise WrongError(f"{request_id!r} was answered what the server said to {echo!r}")
 
     def check_errors(self) -> None:
-        if self.loop.errors:
-            raise WrongError("; ".join(self.loop.errors))
+        if self.loop.errors or self._watch.wrong:
+            raise WrongError("; ".join(self.loop.errors + self._watch.wrong))
 
     def settle(self, clients: Iterable[ClientEnd]) -> None:
         """Clients leave, servers say no more, time passes: then nothing may be held any more."""
@@ -213,7 +233,7 @@ class Stage:
                 end.leave(by_reset=bool(end.wire.get_write_buffer_size()))
         for _ in range(8):
             self.run()
-            if not self.dispatcher.in_flight and not self._mirrors.copies and not self.front.connections:
+            if not self.dispatcher.in_flight and not self.copies and not self.front.connections:
                 break
             self.pass_time(2.1)
         self.run()
@@ -223,8 +243,9 @@ class Stage:
             self.check_client(end)
 
     @property
-    def _mirrors(self) -> Any:
-        return self.dispatcher._mirrors
+    def copies(self) -> int:
+        """Mirrors on their way."""
+        return len(self.dispatcher._mirrors.copies)
 
     def lanes(self) -> Iterator[Lane]:
         for live in self.table.routes.values():
@@ -239,8 +260,8 @@ class Stage:
             "addresses": dict(self.front._by_address),
             "exchanges": self.dispatcher.in_flight,
             "bytes": self.memory.held_bytes,
-            "copies": len(self._mirrors.copies),
-            "bytes of copies": self._mirrors.held_bytes,
+            "copies": self.copies,
+            "bytes of copies": self.dispatcher._mirrors.held_bytes,
             "tasks": len(self.loop.tasks),
             "dials": len(self.dials),
             "timers": self.loop.waiting,

@@ -68,7 +68,7 @@ class GatewayConfig:
     wait_timeout_s: float = 1.0
     """How long a request may wait for its turn, then 503."""
     retry_share: float = 0.1
-    mirror_in_flight: int = 32
+    mirror_in_flight: int = 64
     mirror_bytes: int = 32 * 1024 * 1024
     sample_body_bytes: int = 16 * 1024
     samples_per_s: int = 500

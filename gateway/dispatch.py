@@ -181,7 +181,7 @@ class Dispatcher:
 
     def answered(self, exchange: Exchange) -> None:
         """An answer left: copy its request to the shadow, or just record it."""
-        live, body = exchange.live, exchange.recordable()
+        live, body = exchange.live, exchange.recordable() if self._plane.is_recording else None
         is_stables = not exchange.is_pinned and exchange.assigned.release == live.route.stable
         if live.mirror is not None and is_stables and live.is_mirrored(exchange.key):
             mirror = Mirror(self._mirrors, exchange, live.mirror, body, self._mirrored)

@@ -4,6 +4,8 @@ A copy has connections and a budget of its own (requests in flight, bytes), wait
 answer never reaches the client; with stable's answer it makes a sample.
 """
 
+import asyncio
+from collections import deque
 from collections.abc import Callable
 from time import monotonic
 
@@ -22,17 +24,45 @@ MirroredCallback = Callable[[Exchange, Chunks | None, AnswerHead, Chunks | None,
 large to be recorded. Not called for a copy that failed."""
 
 
-class MirrorBudget:
-    """What all copies of a worker may use together."""
+PENDING_PER_TURN = 4
+"""One copy is sent in a turn of the loop, and one more for each so many that wait."""
 
-    __slots__ = ("bytes_most", "copies", "held_bytes", "in_flight_most", "memory", "sample_body_bytes")
+
+class MirrorBudget:
+    """What all copies of a worker may use together, and those that wait for their turn to be sent.
+
+    Clients come first: copies are sent between the loop's turns, a few at a time.
+    """
+
+    __slots__ = ("_is_sending", "_loop", "_pending", "bytes_most", "copies", "held_bytes", "in_flight_most", "memory",
+                 "sample_body_bytes")  # fmt: skip
 
     def __init__(self, config: GatewayConfig, memory: ByteLedger) -> None:
         self.in_flight_most, self.bytes_most = config.mirror_in_flight, config.mirror_bytes
         self.sample_body_bytes = config.sample_body_bytes
         self.memory = memory
+        self._loop = asyncio.get_running_loop()
+        self._pending: deque[Mirror] = deque()
+        self._is_sending = False
         self.copies: set[Mirror] = set()
         self.held_bytes = 0
+
+    def queue(self, copy: "Mirror") -> None:
+        """Send a copy soon."""
+        self._pending.append(copy)
+        if not self._is_sending:
+            self._is_sending = True
+            self._loop.call_soon(self._send_some)
+
+    def _send_some(self) -> None:
+        pending = self._pending
+        for _ in range(min(len(pending), 1 + len(pending) // PENDING_PER_TURN)):
+            copy = pending.popleft()
+            if copy in self.copies:  # Else its time was up before its turn.
+                copy.send()
+        self._is_sending = bool(pending)
+        if pending:
+            self._loop.call_soon(self._send_some)
 
     def refuses(self, size: int) -> int | None:
         """Why a copy of this size is not sent, as the counter's cell; None when there is room."""
@@ -64,29 +94,33 @@ class Mirror:
         self._budget, self._exchange, self._lane = budget, exchange, lane
         self._answered, self._on_mirrored = answered, on_mirrored
         self._slot: Slot = lane.slots[Role.MIRRORED]
-        self._started_s = monotonic()
-        self.ends_s = self._started_s + exchange.live.route.deadline_s
+        self._started_s = 0.0
+        self.ends_s = monotonic() + exchange.live.route.deadline_s
         self._body: Chunks = []
 
     def start(self) -> bool:
-        """Send the copy, or count why not."""
-        budget, exchange, lane = self._budget, self._exchange, self._lane
-        request = exchange.request
-        reason = budget.refuses(request.size)
+        """Have the copy sent, or count why not."""
+        budget, size = self._budget, self._exchange.request.size
+        reason = budget.refuses(size)
         if reason is not None:
             self._slot.add(reason)
             return False
         budget.copies.add(self)
-        budget.held_bytes += request.size
-        budget.memory.held_bytes += request.size
+        budget.held_bytes += size
+        budget.memory.held_bytes += size
         self._slot.add(STARTED)
-        server = lane.pool.pick(self._started_s)
+        budget.queue(self)
+        return True
+
+    def send(self) -> None:
+        exchange, lane = self._exchange, self._lane
+        self._started_s = now = monotonic()
+        server = lane.pool.pick(now)
         if server is None:
             self.failed(Outcome.UNAVAILABLE, False)
-            return True
+            return
         self._server, self.attempt = server, 1
-        server.send(self, request_parts(request, exchange.asked, lane, server, exchange.request_id))
-        return True
+        server.send(self, request_parts(exchange.request, exchange.asked, lane, server, exchange.request_id))
 
     def expired(self) -> None:
         connection, self.connection = self.connection, None

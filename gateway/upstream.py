@@ -238,12 +238,12 @@ class Server:
             listener.connection = connection
             connection.send(listener, data)
             return
-        task = asyncio.get_running_loop().create_task(self._connect_and_send(listener, data))
+        task = asyncio.get_running_loop().create_task(self._connect_and_send(listener, listener.attempt, data))
         self._connecting.add(task)
         task.add_done_callback(self._connecting.discard)
 
-    async def _connect_and_send(self, listener: Listener, data: Chunks) -> None:
-        loop, attempt = asyncio.get_running_loop(), listener.attempt
+    async def _connect_and_send(self, listener: Listener, attempt: int, data: Chunks) -> None:
+        loop = asyncio.get_running_loop()
         try:
             async with asyncio.timeout(self._connect_timeout_s):
                 _, connection = await loop.create_connection(lambda: Connection(self), self._host, self._port)

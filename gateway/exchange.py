@@ -382,6 +382,7 @@ class Exchange:
         parts: Chunks = []
         if not self._has_begun:
             self._has_begun = True
+            self.attempt_ends_s = self._ends_s  # Nobody else can answer any more: all the time is its own.
             parts.append(b"".join(self._begin_answer(client, None)))
         if self.asked.kind is Kind.GENERATE:
             self._ends_s = self.attempt_ends_s = monotonic() + self.deadline_s  # From part to part.

@@ -34,14 +34,13 @@ class MirrorBudget:
     Clients come first: copies are sent between the loop's turns, a few at a time.
     """
 
-    __slots__ = ("_is_sending", "_loop", "_pending", "bytes_most", "copies", "held_bytes", "in_flight_most", "memory",
+    __slots__ = ("_is_sending", "_pending", "bytes_most", "copies", "held_bytes", "in_flight_most", "memory",
                  "sample_body_bytes")  # fmt: skip
 
     def __init__(self, config: GatewayConfig, memory: ByteLedger) -> None:
         self.in_flight_most, self.bytes_most = config.mirror_in_flight, config.mirror_bytes
         self.sample_body_bytes = config.sample_body_bytes
         self.memory = memory
-        self._loop = asyncio.get_running_loop()
         self._pending: deque[Mirror] = deque()
         self._is_sending = False
         self.copies: set[Mirror] = set()
@@ -52,7 +51,7 @@ class MirrorBudget:
         self._pending.append(copy)
         if not self._is_sending:
             self._is_sending = True
-            self._loop.call_soon(self._send_some)
+            asyncio.get_running_loop().call_soon(self._send_some)
 
     def _send_some(self) -> None:
         pending = self._pending
@@ -62,7 +61,7 @@ class MirrorBudget:
                 copy.send()
         self._is_sending = bool(pending)
         if pending:
-            self._loop.call_soon(self._send_some)
+            asyncio.get_running_loop().call_soon(self._send_some)
 
     def refuses(self, size: int) -> int | None:
         """Why a copy of this size is not sent, as the counter's cell; None when there is room."""

@@ -235,12 +235,12 @@ class ClientConnection(asyncio.Protocol):
 
     def _hand_on(self, request: Request, size: int, behind: bytes) -> None:
         """The request is whole; `size` bytes of it are not accounted for yet, `behind` is what came after it."""
+        self._held = behind
+        self._state, self._request = _BUSY, request
         if size:
             request.size = size
             if not self._front.memory.hold(request, size):
                 raise RefusedError(503, "too many bodies are held at the moment; try again in a second")
-        self._held = behind
-        self._state, self._request = _BUSY, request
         if behind:
             self._pause_reading(True)
         exchange = self._front.handler.handle(request, self)

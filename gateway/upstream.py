@@ -112,7 +112,7 @@ class Connection(asyncio.Protocol):
             if head.status >= 200:
                 break
             self._interim += 1
-            if head.status == 101 or self._interim > _INTERIM_MOST:
+            if head.status == 101 or not head.keep_alive or self._interim > _INTERIM_MOST:
                 raise AnswerError("not an answer")
         self._held = b""
         if head.length == len(data) - at:  # The usual answer: all of it came at once.

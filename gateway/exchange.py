@@ -16,16 +16,11 @@ from gateway.plane import Plane
 from gateway.tracing import Span
 from gateway.upstream import Chunks, Connection, Server
 from gateway.windows import Outcome
-from gateway.wording import answer_lines, is_clients_fault, last_chunk, one_chunk, request_parts, shown_error
+from gateway.wording import answer_lines, is_clients_fault, last_chunk, no_answer, one_chunk, request_parts, shown_error
 
 HELD_BYTES = 64 * 1024
 """A good answer is held back up to this size, so that a server that breaks inside it can still be replaced."""
 _NO_VERSION = b"has no available versions"
-_STATUS = {Outcome.TIMEOUT: 504, Outcome.UNAVAILABLE: 503, Outcome.SHED: 503}
-_TEXT = {
-    Outcome.UNAVAILABLE: "no server of this release can be reached",
-    Outcome.SHED: "too many requests wait for this model; try again in a second",
-}
 
 
 class Exchange:
@@ -144,7 +139,7 @@ class Exchange:
     def expired(self) -> None:
         """This attempt's time is up: the server's to answer, the client's to read, or the queue's to move."""
         if self._queue is not None:
-            self._leave_queue()
+            self._leave_lane()
             self._no_room(monotonic())
             return
         self.attempt = 0
@@ -200,7 +195,7 @@ class Exchange:
         self._count(outcome)
         if slot is not None:
             slot.add(FALLBACKS)
-        self._leave_seat()
+        self._leave_lane()
         self.lane = self.live.lanes[self.live.route.stable]
         self.attempt_ends_s = self._ends_s
         self._resent = False
@@ -212,16 +207,11 @@ class Exchange:
 
     def _give_up(self, outcome: Outcome) -> None:
         self._count(outcome)
-        client, status = self._client, _STATUS.get(outcome, 502)
+        client, (status, text) = self._client, no_answer(outcome, self.deadline_s)
         self._leave(status)
-        if client is None:
-            return
-        if outcome is Outcome.TIMEOUT:
-            text = f"no answer within {self.deadline_s:g} s"
-        else:
-            text = _TEXT.get(outcome, "the server broke the connection before it answered")
-        retry = b"retry-after: 1\r\n" if status == 503 else b""
-        client.answer(self.request, status, error_body(text), b"%s\r\n%s" % (self.own_lines, retry))
+        if client is not None:
+            retry = b"retry-after: 1\r\n" if status == 503 else b""
+            client.answer(self.request, status, error_body(text), b"%s\r\n%s" % (self.own_lines, retry))
 
     # The answer (upstream.Listener)
 
@@ -311,25 +301,18 @@ class Exchange:
         """Over: give back what it held. `status` is what the client saw, 0 for nothing."""
         plane = self._plane
         plane.in_flight.discard(self)
-        seat = self._seat
-        if seat is not None:
-            self._seat = None
-            seat.leave()
-        if self._queue is not None:
-            self._leave_queue()
+        self._leave_lane()
         self._client = None
         if self.request.held_bytes:
             plane.memory.release(self.request)
         if plane.is_watched:
             plane.observer.over(self, status, monotonic() - self.started_s)
 
-    def _leave_seat(self) -> None:
-        seat, self._seat = self._seat, None
+    def _leave_lane(self) -> None:
+        """Give back the place it had, or wait for none any more."""
+        seat, self._seat, queue, self._queue = self._seat, None, self._queue, None
         if seat is not None:
             seat.leave()
-
-    def _leave_queue(self) -> None:
-        queue, self._queue = self._queue, None
         if queue is not None:
             queue.unqueue(self)
 

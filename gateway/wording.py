@@ -7,6 +7,7 @@ from gateway.heads import AnswerHead, Request
 from gateway.lanes import Lane
 from gateway.paths import Asked
 from gateway.upstream import Chunks, Server
+from gateway.windows import Outcome
 
 JOIN_BYTES = 64 * 1024
 """Requests up to this size are written as one piece."""
@@ -52,6 +53,19 @@ def answer_lines(
             lines.append(b"transfer-encoding: chunked\r\n")
     lines += (own_lines, b"\r\n" + CLOSE + b"\r\n" if close else b"\r\n\r\n")
     return lines, is_chunked
+
+
+def no_answer(outcome: Outcome, deadline_s: float) -> tuple[int, str]:
+    """The status and the text for a client whose request no server answered."""
+    match outcome:
+        case Outcome.TIMEOUT:
+            return 504, f"no answer within {deadline_s:g} s"
+        case Outcome.UNAVAILABLE:
+            return 503, "no server of this release can be reached"
+        case Outcome.SHED:
+            return 503, "too many requests wait for this model; try again in a second"
+        case _:
+            return 502, "the server broke the connection before it answered"
 
 
 def one_chunk(body: Chunks) -> Chunks:

@@ -40,7 +40,8 @@ class Exchange:
     """The lane in which it waits for room."""
     head: AnswerHead | None = None
     """The answer's, as far as there is one."""
-    _size = 0
+    size = 0
+    """Bytes of the answer's body so far."""
     _kept: Chunks | None = None
     """What was written of an answer already, while it is small enough to be recorded."""
     _has_begun = _is_chunked = _retried = _resent = _will_close = False
@@ -67,10 +68,6 @@ class Exchange:
     def is_waiting(self) -> bool:
         """Does it wait for room?"""
         return self._queue is not None
-
-    @property
-    def answer_bytes(self) -> int:
-        return self._size
 
     @property
     def is_pinned(self) -> bool:
@@ -203,7 +200,7 @@ class Exchange:
         self._enter(self.lane, now)
 
     def _forget_answer(self) -> None:
-        self.head, self._answer, self._size = None, [], 0
+        self.head, self._answer, self.size = None, [], 0
 
     def _give_up(self, outcome: Outcome) -> None:
         self._count(outcome)
@@ -220,9 +217,9 @@ class Exchange:
             self.head = head
         assert self.head is not None
         for chunk in chunks:
-            self._size += len(chunk)
+            self.size += len(chunk)
         is_good = self.head.status < 400
-        if is_good or self._size <= HELD_BYTES:  # An error is held until it is whole, and none needs more than this.
+        if is_good or self.size <= HELD_BYTES:  # An error is held until it is whole, and none needs more than this.
             self._answer += chunks
         if is_last:
             self.attempt = 0
@@ -231,7 +228,7 @@ class Exchange:
                 self._succeeded()
             else:
                 self._ended_badly()
-        elif is_good and (self._has_begun or self._size > HELD_BYTES or self.asked.kind is Kind.GENERATE):
+        elif is_good and (self._has_begun or self.size > HELD_BYTES or self.asked.kind is Kind.GENERATE):
             self._write_part()
 
     def _succeeded(self) -> None:
@@ -262,7 +259,7 @@ class Exchange:
 
     def recordable(self) -> Chunks | None:
         """The answer's body, if it is small enough to be recorded."""
-        if self._size > self._plane.sample_body_bytes:
+        if self.size > self._plane.sample_body_bytes:
             return None
         return self._answer if self._kept is None else self._kept + self._answer
 
@@ -284,7 +281,7 @@ class Exchange:
             if self._server is not None:
                 self._server.health.succeeded(now)
         self._count(Outcome.CLIENT_ERROR)
-        shown = shown_error(self.head, text, self._size > HELD_BYTES, self.lane.release_name, self.request_id)
+        shown = shown_error(self.head, text, self.size > HELD_BYTES, self.lane.release_name, self.request_id)
         if shown is not None:
             self._answer = [shown]
             self.head.passed = [b"content-type: application/json\r\n", b"content-length: %d\r\n" % len(shown)]
@@ -357,7 +354,7 @@ class Exchange:
     def _write_part(self) -> None:
         """Write what has arrived; the head goes out with the first part."""
         body, self._answer = self._answer, []
-        if self._size <= self._plane.sample_body_bytes:
+        if self.size <= self._plane.sample_body_bytes:
             self._kept = (self._kept or []) + body
         client = self._client
         if client is None:
@@ -393,10 +390,10 @@ class Exchange:
             if not is_head:
                 client.write_parts(last_chunk(body) if self._is_chunked else body)
         else:
-            head = self._begin_answer(client, self._size)
+            head = self._begin_answer(client, self.size)
             if is_head:
                 client.write(b"".join(head))
-            elif self._size <= JOIN_BYTES:
+            elif self.size <= JOIN_BYTES:
                 client.write(b"".join((*head, *body)))
             else:
                 client.write_parts([b"".join(head), *body])

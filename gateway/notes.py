@@ -70,7 +70,7 @@ def note_of(exchange: Exchange, status: int, latency_s: float, is_logged: bool) 
         "status": status,
         "latency_ms": round(latency_s * 1e3, 3),
         "request_bytes": request.size,
-        "answer_bytes": exchange.answer_bytes,
+        "answer_bytes": exchange.size,
         "logged": is_logged,
         "span": [span.trace_id, span.span_id, span.parent_id] if span is not None else None,
     }

@@ -109,6 +109,7 @@ class ClientConnection(asyncio.Protocol):
 
     def pause_writing(self) -> None:
         self._is_slow = True
+        self.deadline_s = self._loop.time() + self._front.limits.write_timeout_s
         assert self.transport is not None
         self._note_unread(self.transport.get_write_buffer_size())
         if self._exchange is not None:
@@ -122,6 +123,7 @@ class ClientConnection(asyncio.Protocol):
         if self._exchange is not None:
             self._exchange.client_is_ready()
         if self._state == _HEAD:
+            self._await_next()
             self._go_on()
 
     def _note_unread(self, size: int) -> None:
@@ -285,13 +287,18 @@ class ClientConnection(asyncio.Protocol):
             self._close()
             return
         self._state = _HEAD
+        if self._is_slow:  # Its time to read is running; then its next request comes.
+            self._pause_reading(True)
+            return
+        self._await_next()
+        if self._held or self._has_ended:
+            self._loop.call_soon(self._go_on)
+
+    def _await_next(self) -> None:
+        """The time of the next request begins."""
         limits = self._front.limits
         idle_s = limits.linger_s if self._front.is_draining else limits.idle_timeout_s
         self.deadline_s = self._loop.time() + (limits.head_timeout_s if self._held else idle_s)
-        if self._held or self._has_ended:
-            self._loop.call_soon(self._go_on)
-        elif self._is_slow:
-            self._pause_reading(True)
 
     def write(self, data: bytes) -> None:
         transport = self.transport
@@ -326,12 +333,12 @@ class ClientConnection(asyncio.Protocol):
 
     def drain(self) -> None:
         """Answer what comes within the linger time, and say that it is the last; then close."""
-        if self._state == _HEAD and not self._held and not self._is_closing:
+        if self._state == _HEAD and not self._held and not self._is_closing and not self._is_slow:
             self.deadline_s = min(self.deadline_s, self._loop.time() + self._front.limits.linger_s)
 
     def expire(self) -> None:
         """The client's time is up: for its request, for its next one, or for reading what it was answered."""
-        if self._is_closing:
+        if self._is_slow or not self._is_open:
             self.abort()
         elif self._held or self._state in (_SIZED, _CHUNKS):
             self._refuse(RefusedError(408, "the request took too long to arrive"))

@@ -21,6 +21,8 @@ RATE_AFTER_S = 5.0
 """How long a body may take before its rate is looked at."""
 BLANK_BYTES = 16
 """Empty lines that are skipped (RFC 9112, 2.2), in bytes for each request that was answered, and the next one."""
+_SCRAPS, _SCRAP_BYTES = 64, 1024
+"""So many small pieces of a body are joined into one: each takes some 50 bytes of memory besides its own."""
 _CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
 
 _HEAD, _SIZED, _CHUNKS, _BUSY, _OVER = range(5)
@@ -226,6 +228,9 @@ class ClientConnection(asyncio.Protocol):
     def _came(self, request: Request, size: int) -> None:
         """Account for bytes of a body that takes more than one read."""
         request.size += size
+        body = request.body
+        if size < _SCRAP_BYTES and len(body) >= _SCRAPS and len(body[-_SCRAPS]) < _SCRAP_BYTES:
+            body[-_SCRAPS:] = [b"".join(body[-_SCRAPS:])]
         memory, limits, now = self._front.memory, self._front.limits, self._loop.time()
         if not memory.hold(request, size):
             raise RefusedError(503, "too many bodies are held at the moment; try again in a second")

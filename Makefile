@@ -9,8 +9,9 @@ HOST ?= http://127.0.0.1:8000
 MODEL ?= digits
 USERS ?= 20
 SECONDS ?= 30
+INPUTS ?= 1000000
 
-.PHONY: help setup demo test check up load bench bench-gateway bench-reload clean
+.PHONY: help setup demo test check up load bench bench-gateway bench-reload fuzz clean
 
 help: ## Say what there is
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*##/\t/' | column -t -s '	'
@@ -54,6 +55,9 @@ bench-gateway: $(STAMP) ## The gateway beside its peers (QUICK=1: fewer rounds; 
 
 bench-reload: $(STAMP) ## 1,000,000 numbered requests through reloads, kills and restarts (QUICK=1: 50,000)
 	$(BIN)/python -m loadtests.bench.reload $(if $(QUICK),--quick)
+
+fuzz: $(STAMP) ## Hostile clients and servers against the gateway's core, on all cores: INPUTS=, SEED=
+	$(BIN)/python -m loadtests.fuzz --inputs $(INPUTS) $(SEED:%=--seed %)
 
 clean: ## Remove what was built; not .venv, nor .sluice, models and runs, which hold state
 	rm -rf build *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache

@@ -21,6 +21,8 @@ RATE_AFTER_S = 5.0
 """How long a body may take before its rate is looked at."""
 BLANK_BYTES = 16
 """Empty lines that are skipped (RFC 9112, 2.2), in bytes for each request that was answered, and the next one."""
+_SCRAPS, _SCRAP_BYTES = 64, 1024
+"""So many small pieces of a body are joined into one: each takes some 50 bytes of memory besides its own."""
 _CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
 
 _HEAD, _SIZED, _CHUNKS, _BUSY, _OVER = range(5)
@@ -109,6 +111,7 @@ class ClientConnection(asyncio.Protocol):
 
     def pause_writing(self) -> None:
         self._is_slow = True
+        self.deadline_s = self._loop.time() + self._front.limits.write_timeout_s
         assert self.transport is not None
         self._note_unread(self.transport.get_write_buffer_size())
         if self._exchange is not None:
@@ -122,6 +125,7 @@ class ClientConnection(asyncio.Protocol):
         if self._exchange is not None:
             self._exchange.client_is_ready()
         if self._state == _HEAD:
+            self._await_next()
             self._go_on()
 
     def _note_unread(self, size: int) -> None:
@@ -224,6 +228,9 @@ class ClientConnection(asyncio.Protocol):
     def _came(self, request: Request, size: int) -> None:
         """Account for bytes of a body that takes more than one read."""
         request.size += size
+        body = request.body
+        if size < _SCRAP_BYTES and len(body) >= _SCRAPS and len(body[-_SCRAPS]) < _SCRAP_BYTES:
+            body[-_SCRAPS:] = [b"".join(body[-_SCRAPS:])]
         memory, limits, now = self._front.memory, self._front.limits, self._loop.time()
         if not memory.hold(request, size):
             raise RefusedError(503, "too many bodies are held at the moment; try again in a second")
@@ -285,13 +292,18 @@ class ClientConnection(asyncio.Protocol):
             self._close()
             return
         self._state = _HEAD
+        if self._is_slow:  # Its time to read is running; then its next request comes.
+            self._pause_reading(True)
+            return
+        self._await_next()
+        if self._held or self._has_ended:
+            self._loop.call_soon(self._go_on)
+
+    def _await_next(self) -> None:
+        """The time of the next request begins."""
         limits = self._front.limits
         idle_s = limits.linger_s if self._front.is_draining else limits.idle_timeout_s
         self.deadline_s = self._loop.time() + (limits.head_timeout_s if self._held else idle_s)
-        if self._held or self._has_ended:
-            self._loop.call_soon(self._go_on)
-        elif self._is_slow:
-            self._pause_reading(True)
 
     def write(self, data: bytes) -> None:
         transport = self.transport
@@ -326,12 +338,12 @@ class ClientConnection(asyncio.Protocol):
 
     def drain(self) -> None:
         """Answer what comes within the linger time, and say that it is the last; then close."""
-        if self._state == _HEAD and not self._held and not self._is_closing:
+        if self._state == _HEAD and not self._held and not self._is_closing and not self._is_slow:
             self.deadline_s = min(self.deadline_s, self._loop.time() + self._front.limits.linger_s)
 
     def expire(self) -> None:
         """The client's time is up: for its request, for its next one, or for reading what it was answered."""
-        if self._is_closing:
+        if self._is_slow or not self._is_open:
             self.abort()
         elif self._held or self._state in (_SIZED, _CHUNKS):
             self._refuse(RefusedError(408, "the request took too long to arrive"))

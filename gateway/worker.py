@@ -27,6 +27,8 @@ from gateway.live import Servers, Staging
 from gateway.memory import ByteLedger, keep_freed_memory
 
 TICK_S = 0.05
+LOOK_EVERY_S = 0.5
+"""How often connections are looked at for those that have had their time; in draining with every tick."""
 LOOKED_AT, CUT_AT_ONCE = 500, 8
 """Connections that are looked at, and closed, in one turn of the loop."""
 GC_THRESHOLDS = (50_000, 50, 1000)
@@ -114,7 +116,7 @@ class Worker:
 
     async def _tick(self) -> None:
         loop = asyncio.get_running_loop()
-        second = 0.0
+        second = looked = 0.0
         while True:
             await asyncio.sleep(TICK_S)
             now = loop.time()
@@ -130,7 +132,8 @@ class Worker:
             self._staging.sweep()
             self._dispatcher.expire()
             self._front.is_tight = self._memory.is_tight
-            if is_new_second or self._stopping.is_set():
+            if now - looked >= LOOK_EVERY_S or self._stopping.is_set():
+                looked = now
                 await self._cut_late_clients(now)
 
     async def _cut_late_clients(self, now_s: float) -> None:

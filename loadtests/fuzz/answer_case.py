@@ -209,7 +209,9 @@ def _lines_wrong() -> Iterator[AnswerCase]:
         "another protocol": b"SSH-2.0-OpenSSH_9.2\r\n\r\n", "a page": b"<html>\r\n<p>x</p>\r\n\r\n",
         "TLS alert": b"\x15\x03\x01\x00\x02\x02\x46", "of 70,000 bytes": with_field(b"X: " + b"y" * 70_000),
         "20,000 fields": with_field(b"X: y\r\n" * 20_000 + b"X: y"), "without end": b"x" * 70_000,
-        "33 interim answers": b"HTTP/1.1 100 Continue\r\n\r\n" * 33 + _GOOD, "interim and garbage":
+        "33 interim answers": b"HTTP/1.1 100 Continue\r\n\r\n" * 33 + _GOOD,
+        "interim and close": b"HTTP/1.1 100 Continue\r\nConnection: close\r\n\r\n" + _GOOD,
+        "interim of HTTP/1.0": b"HTTP/1.0 100 Continue\r\n\r\n" + _GOOD, "interim and garbage":
         b"HTTP/1.1 100 Continue\r\n\r\n\x00\x01\r\n\r\n", "empty line": b"\r\n" + _GOOD,
     })  # fmt: skip
 

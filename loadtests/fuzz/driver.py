@@ -120,6 +120,8 @@ class Driver:
         self.ends.pop(id(end), None)
 
     def _begun(self, end: ServerEnd) -> None:
+        """Of what it had still to say nothing comes: HTTP/1.1 cannot tell a late second answer from the next one."""
+        self.said.pop(id(end), None)
         self._plan(end, self.answering(end, None))
 
     def _got(self, end: ServerEnd, got: Got) -> None:

@@ -16,6 +16,7 @@ _LINE = re.compile(rb"(GET|POST) (/v2/models/[A-Za-z0-9_.-]+/versions/[1-9][0-9]
 _FIELD = re.compile(rb"([a-z0-9!#$%&'*+.^_`|~-]+): ([\t\x20-\x7e\x80-\xff]*)")
 _STATUS_LINE = re.compile(rb"HTTP/1\.1 ([1-5][0-9][0-9]) [\x20-\x7e]+")
 _CONNECTION = re.compile(rb"(?i)(\r\n(?:proxy-)?connect)i(on:)")
+_SEEN = bytes.maketrans(b"I|", b"ii")
 _TAB_BEHIND = re.compile(rb"(?i)(\r\ntransfer-encoding:)([ \t]*chunked)([ \t]+)\r\n")
 _SIZE = re.compile(rb"0|[1-9a-f][0-9a-f]{0,15}")
 
@@ -97,6 +98,11 @@ def requests_of(data: bytes) -> list[Read]:
     return [read for read in reader.read if read.is_whole]
 
 
+def is_same(body: bytes, read: bytes) -> bool:
+    """Is a body the one that llhttp read, which was hidden with all around it?"""
+    return body == read or (len(body) == len(read) and body.translate(_SEEN, b" \t") == read.translate(_SEEN, b" \t"))
+
+
 def hidden(data: bytes) -> bytes:
     """The same, as long, with the names that llhttp must not see: "Connection" reads "Connect|on".
 
@@ -113,7 +119,7 @@ def answers_of(data: bytes) -> list[Read]:
     reader = _AnswerReader()
     reader.parser = httptools.HttpResponseParser(reader)
     with contextlib.suppress(httptools.HttpParserUpgrade, httptools.HttpParserError):
-        reader.parser.feed_data(data)
+        reader.parser.feed_data(_TAB_BEHIND.sub(rb"\1\3\2\r\n", data))
     if reader.read and not reader.read[-1].is_whole:
         reader.read[-1].body = reader.unfinished
     return reader.read

@@ -296,6 +296,25 @@ def test_a_body_that_hardly_comes_is_cut(server: FakeServer, tmp_path: Path, res
     assert not server.requests
 
 
+@pytest.mark.parametrize("half_closes", [False, True])
+def test_who_leaves_answers_unread_is_cut_though_his_requests_are_over(
+    server: FakeServer, tmp_path: Path, half_closes: bool
+) -> None:
+    """Each answer is whole at the gateway, and only its client's buffers are full."""
+    server.behave = says(http_answer(b"x" * 30_000))
+    settings = {"write_timeout_s": 1.0, "drain_timeout_s": 1.0}
+    with running(tmp_path, table(route("m", {1: [server.address]})), **settings) as gateway:
+        with Client(gateway.address, receive_bytes=4096) as client:
+            client.send(infer("m") * 400)
+            began = time.monotonic()
+            if half_closes:
+                client.half_close()
+            eventually(lambda: gateway.metric("sluice_held_bytes") > 0)
+            eventually(lambda: gateway.metric("sluice_connections") == 0, 8.0)
+            assert time.monotonic() - began < 5.0
+        eventually(lambda: gateway.metric("sluice_held_bytes") == 0)
+
+
 def test_a_model_may_take_smaller_bodies_than_the_gateway(server: FakeServer, tmp_path: Path) -> None:
     routes = table(route("m", {1: [server.address]}, body_bytes=1000))
     with running(tmp_path, routes) as gateway, Client(gateway.address) as client:

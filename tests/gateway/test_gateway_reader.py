@@ -1,5 +1,7 @@
 """What hostile requests cost the loop, and single faults that were found: in-process, on virtual connections."""
 
+import random
+import sys
 import time
 from collections.abc import Iterable
 
@@ -111,6 +113,27 @@ def test_a_thousand_pipelined_requests_are_answered_one_after_the_other(cut: int
         assert most <= 1
         assert [one.body for one in stage.servers[STABLE].requests] == [b"%04d" % n for n in range(1000)]
         assert [one.status for one in answers(client)] == [200] * 1000
+        stage.settle([client])
+
+
+@pytest.mark.parametrize("size", [1, 2, 7, 100, 1_000])
+@pytest.mark.parametrize("is_chunked", [False, True])
+def test_a_body_in_drops_takes_little_more_memory_than_it_is_accounted_for(size: int, is_chunked: bool) -> None:
+    body = random.Random(size).randbytes(60_000)
+    stage = answering()
+    with stage.running():
+        client = stage.client()
+        client.send(sized(b"60000", b"") if not is_chunked else in_chunks(b"ea60\r\n"))
+        for piece in drops(body, size)[:-1]:
+            client.send(piece)
+        (connection,) = stage.front.connections
+        request = connection._request
+        assert request is not None
+        assert request.held_bytes == request.size == len(b"".join(request.body))
+        assert sum(map(sys.getsizeof, request.body)) + sys.getsizeof(request.body) < 1.3 * request.size
+        client.send(drops(body, size)[-1] + (b"\r\n" + END if is_chunked else b""))
+        stage.run()
+        assert [one.body for one in stage.servers[STABLE].requests] == [body]
         stage.settle([client])
 
 

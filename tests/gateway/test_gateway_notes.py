@@ -158,7 +158,7 @@ def test_a_traceparent_is_read_as_the_standard_says(value: str, expected: tuple[
 
 def test_workers_tell_what_they_have_and_their_counts_outlive_them(server: FakeServer, tmp_path: Path) -> None:
     settings = {"release_in_flight": 1, "wait_timeout_s": 5.0, "workers": 1}
-    server.behave = after(1.5, OK)
+    server.behave = after(3.0, OK)  # Workers tell of themselves every second.
     with running(tmp_path, table(route("m", {1: [server.address]})), **settings) as gateway:
         clients = [Client(gateway.address) for _ in range(3)]
         for client in clients:

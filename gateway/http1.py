@@ -6,6 +6,9 @@ time, and what a client sends meanwhile is left unread.
 """
 
 import asyncio
+import contextlib
+import socket
+import struct
 from typing import cast
 
 from gateway.answers import CLOSE, RefusedError, error_answer, whole_answer
@@ -21,8 +24,12 @@ RATE_AFTER_S = 5.0
 """How long a body may take before its rate is looked at."""
 BLANK_BYTES = 16
 """Empty lines that are skipped (RFC 9112, 2.2), in bytes for each request that was answered, and the next one."""
+UNSENT_BYTES = 32 * 1024
+"""A client that leaves so much unread is not told to go on: what fills the buffer must be an exchange's to hear of."""
 _SCRAPS, _SCRAP_BYTES = 64, 1024
 """So many small pieces of a body are joined into one: each takes some 50 bytes of memory besides its own."""
+_NO_LINGER = struct.pack("ii", 1, 0)
+"""Closed with this, a connection is reset (socket(7), SO_LINGER)."""
 _CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
 
 _HEAD, _SIZED, _CHUNKS, _BUSY, _OVER = range(5)
@@ -128,6 +135,10 @@ class ClientConnection(asyncio.Protocol):
             self._await_next()
             self._go_on()
 
+    @property
+    def _unsent_bytes(self) -> int:
+        return self.transport.get_write_buffer_size() if self.transport is not None else 0
+
     def _note_unread(self, size: int) -> None:
         self._front.memory.held_bytes += size - self._unread
         self._unread = size
@@ -198,7 +209,7 @@ class ClientConnection(asyncio.Protocol):
         if request.length > 0 or request.length == CHUNKED:
             if not self._front.memory.has_room(max(request.length, 0)):
                 raise RefusedError(503, "too many bodies are held at the moment; try again in a second")
-            if request.expects:
+            if request.expects and self._unsent_bytes < UNSENT_BYTES:
                 self.write(_CONTINUE)
         self._read_on()
 
@@ -332,8 +343,13 @@ class ClientConnection(asyncio.Protocol):
         self.answered(not close)
 
     def abort(self) -> None:
-        """Break the connection: the answer that began cannot be finished."""
+        """Break the connection: the answer that began cannot be finished. What the kernel has of it is thrown away, else
+        it would be kept for a client that does not read, and an answer that ends with the connection would look whole."""
         if self.transport is not None:
+            own = self.transport.get_extra_info("socket")
+            if own is not None:
+                with contextlib.suppress(OSError):
+                    own.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _NO_LINGER)
             self.transport.abort()
 
     def drain(self) -> None:

@@ -13,11 +13,10 @@ from loadtests.fuzz.ends import ClientEnd
 from loadtests.fuzz.judging import answering
 from loadtests.fuzz.oracle import Answered, answers_to
 from loadtests.fuzz.stage import STABLE, Stage
+from loadtests.fuzz.wire import READ_BYTES
 
 LOOP_S = 0.05
 """How long a hostile request may hold the loop in all (facts/http.md, 2.4, family 21)."""
-READ_BYTES = 256 * 1024
-"""What uvloop reads at once."""
 
 
 def in_reads(data: bytes) -> list[bytes]:

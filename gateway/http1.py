@@ -343,12 +343,15 @@ class ClientConnection(asyncio.Protocol):
         self.answered(not close)
 
     def abort(self) -> None:
-        """Break the connection: the answer that began cannot be finished. What the kernel has of it is thrown away, else
-        it would be kept for a client that does not read, and an answer that ends with the connection would look whole."""
+        """Break the connection: the answer that began cannot be finished.
+
+        What the kernel still has of it goes too: it would be kept for a client that does not read, and to one that
+        does, an answer that ends with the connection would look whole.
+        """
         if self.transport is not None:
             own = self.transport.get_extra_info("socket")
             if own is not None:
-                with contextlib.suppress(OSError):
+                with contextlib.suppress(OSError, ValueError):  # It is gone already.
                     own.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _NO_LINGER)
             self.transport.abort()
 

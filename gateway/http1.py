@@ -6,15 +6,13 @@ time, and what a client sends meanwhile is left unread.
 """
 
 import asyncio
-import contextlib
-import socket
-import struct
 from typing import cast
 
 from gateway.answers import CLOSE, RefusedError, error_answer, whole_answer
 from gateway.chunks import ChunkReader
 from gateway.front import Exchanging, Front
 from gateway.heads import CHUNKED, END, Request
+from gateway.resetting import reset
 
 JOIN_BYTES = 64 * 1024
 """Writes up to this size are joined into one; larger ones are handed on as the chunks they came in."""
@@ -28,8 +26,6 @@ UNSENT_BYTES = 32 * 1024
 """A client that leaves so much unread is not told to go on: what fills the buffer must be an exchange's to hear of."""
 _SCRAPS, _SCRAP_BYTES = 64, 1024
 """So many small pieces of a body are joined into one: each takes some 50 bytes of memory besides its own."""
-_NO_LINGER = struct.pack("ii", 1, 0)
-"""Closed with this, a connection is reset (socket(7), SO_LINGER)."""
 _CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
 
 _HEAD, _SIZED, _CHUNKS, _BUSY, _OVER = range(5)
@@ -349,11 +345,7 @@ class ClientConnection(asyncio.Protocol):
         does, an answer that ends with the connection would look whole.
         """
         if self.transport is not None:
-            own = self.transport.get_extra_info("socket")
-            if own is not None:
-                with contextlib.suppress(OSError, ValueError):  # It is gone already.
-                    own.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _NO_LINGER)
-            self.transport.abort()
+            reset(self.transport)
 
     def drain(self) -> None:
         """Answer what comes within the linger time, and say that it is the last; then close."""

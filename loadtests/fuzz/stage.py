@@ -9,7 +9,7 @@ from typing import Any
 from gateway.changes import servers_of, slot_keys, text_of
 from gateway.channel import Channel
 from gateway.config import GatewayConfig
-from gateway.counters import HISTOGRAM, SLOT_CELLS, in_flight_of
+from gateway.counters import HISTOGRAM, SLOT_CELLS, STARTED
 from gateway.dispatch import Dispatcher
 from gateway.exchange import Exchange
 from gateway.front import Exchanging, Front
@@ -313,9 +313,10 @@ class Stage:
         if leaks:
             raise WrongError(f"held at rest: {leaks}")
         self._check_idle()
-        for slot in range(_SLOTS):
-            if in_flight_of(bytes(self._cells[slot * HISTOGRAM : (slot + 1) * HISTOGRAM])):
-                raise WrongError(f"slot {slot} started and ended different numbers")
+        heads = self._cells[: _SLOTS * HISTOGRAM].tolist()
+        for slot in range(0, len(heads), HISTOGRAM):
+            if heads[slot + STARTED] != sum(heads[slot : slot + STARTED]):
+                raise WrongError(f"slot {slot // HISTOGRAM} started and ended different numbers")
         self._lives.clear()
         self.pools = [server for server in self.pools if server in self._known._known.values()]
 

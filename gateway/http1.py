@@ -12,6 +12,7 @@ from gateway.answers import CLOSE, RefusedError, error_answer, whole_answer
 from gateway.chunks import ChunkReader
 from gateway.front import Exchanging, Front
 from gateway.heads import CHUNKED, END, Request
+from gateway.resetting import reset
 
 JOIN_BYTES = 64 * 1024
 """Writes up to this size are joined into one; larger ones are handed on as the chunks they came in."""
@@ -21,6 +22,8 @@ RATE_AFTER_S = 5.0
 """How long a body may take before its rate is looked at."""
 BLANK_BYTES = 16
 """Empty lines that are skipped (RFC 9112, 2.2), in bytes for each request that was answered, and the next one."""
+UNSENT_BYTES = 32 * 1024
+"""A client that leaves so much unread is not told to go on: what fills the buffer must be an exchange's to hear of."""
 _SCRAPS, _SCRAP_BYTES = 64, 1024
 """So many small pieces of a body are joined into one: each takes some 50 bytes of memory besides its own."""
 _CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
@@ -128,6 +131,10 @@ class ClientConnection(asyncio.Protocol):
             self._await_next()
             self._go_on()
 
+    @property
+    def _unsent_bytes(self) -> int:
+        return self.transport.get_write_buffer_size() if self.transport is not None else 0
+
     def _note_unread(self, size: int) -> None:
         self._front.memory.held_bytes += size - self._unread
         self._unread = size
@@ -198,7 +205,7 @@ class ClientConnection(asyncio.Protocol):
         if request.length > 0 or request.length == CHUNKED:
             if not self._front.memory.has_room(max(request.length, 0)):
                 raise RefusedError(503, "too many bodies are held at the moment; try again in a second")
-            if request.expects:
+            if request.expects and self._unsent_bytes < UNSENT_BYTES:
                 self.write(_CONTINUE)
         self._read_on()
 
@@ -332,9 +339,13 @@ class ClientConnection(asyncio.Protocol):
         self.answered(not close)
 
     def abort(self) -> None:
-        """Break the connection: the answer that began cannot be finished."""
+        """Break the connection: the answer that began cannot be finished.
+
+        What the kernel still has of it goes too: it would be kept for a client that does not read, and to one that
+        does, an answer that ends with the connection would look whole.
+        """
         if self.transport is not None:
-            self.transport.abort()
+            reset(self.transport)
 
     def drain(self) -> None:
         """Answer what comes within the linger time, and say that it is the last; then close."""

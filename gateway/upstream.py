@@ -11,6 +11,7 @@ from gateway.answers import RefusedError
 from gateway.balance import Health
 from gateway.chunks import UNLIMITED, ChunkReader
 from gateway.heads import CHUNKED, END, UNTIL_CLOSE, AnswerError, AnswerHead, AnswerReader
+from gateway.resetting import reset
 from gateway.windows import Outcome
 
 Chunks = list[bytes | memoryview]
@@ -200,7 +201,8 @@ class Connection(asyncio.Protocol):
         if self.listener is not None:
             self.listener = None
             self._server.in_flight -= 1
-        self.close()
+        if self.transport is not None:
+            reset(self.transport)  # The server may not have read the request yet.
 
     def close(self) -> None:
         if self.transport is not None:

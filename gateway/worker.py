@@ -8,6 +8,7 @@ import asyncio
 import contextlib
 import gc
 import json
+import logging
 import os
 import signal
 import socket
@@ -25,6 +26,8 @@ from gateway.http1 import ClientConnection
 from gateway.lanes import Room
 from gateway.live import Servers, Staging
 from gateway.memory import ByteLedger, keep_freed_memory
+
+log = logging.getLogger("sluice.gateway")
 
 TICK_S = 0.05
 LOOK_EVERY_S = 0.5
@@ -48,6 +51,8 @@ class Worker:
         room = Room(config.release_in_flight, config.release_waiting, config.wait_timeout_s)
         self._staging = Staging(cells, self._servers, room)
         self._frozen = 0
+        self._second = self._looked = 0.0
+        """When state was told last, and when late clients were looked for."""
         self._stopping = asyncio.Event()
         self._has_table = asyncio.Event()
         if not settings["awaits_table"]:
@@ -67,6 +72,8 @@ class Worker:
         await self._has_table.wait()
         listener = socket.socket(fileno=self._settings["listen_fd"])
         listener.setblocking(False)
+        with contextlib.suppress(OSError, AttributeError):  # Linux has it; who is accepted inherits it.
+            listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_NOTSENT_LOWAT, self._config.unsent_bytes)
         last_look = listener.dup()
         server = await loop.create_server(self._accept, sock=listener, backlog=self._config.backlog)
         self._channel.say({"ready": True})
@@ -115,26 +122,29 @@ class Worker:
         self._has_table.set()
 
     async def _tick(self) -> None:
-        loop = asyncio.get_running_loop()
-        second = looked = 0.0
         while True:
             await asyncio.sleep(TICK_S)
-            now = loop.time()
-            is_new_second = now - second >= 1.0
-            if is_new_second:
-                second = now
-                self._tell_state()
-                self._dispatcher.next_second(self._config.samples_per_s if self._config.control_url else 0)
-                if self._staging.made - self._frozen >= FREEZE_AFTER:
-                    self._frozen = self._staging.made
-                    gc.freeze()
-            self._channel.flush()
-            self._staging.sweep()
-            self._dispatcher.expire()
-            self._front.is_tight = self._memory.is_tight
-            if now - looked >= LOOK_EVERY_S or self._stopping.is_set():
-                looked = now
-                await self._cut_late_clients(now)
+            try:
+                await self._look_after(asyncio.get_running_loop().time())
+            except Exception:  # Without ticks nothing would ever be cut.
+                log.exception("a tick failed; the worker goes on")
+
+    async def _look_after(self, now: float) -> None:
+        is_new_second = now - self._second >= 1.0
+        if is_new_second:
+            self._second = now
+            self._tell_state()
+            self._dispatcher.next_second(self._config.samples_per_s if self._config.control_url else 0)
+            if self._staging.made - self._frozen >= FREEZE_AFTER:
+                self._frozen = self._staging.made
+                gc.freeze()
+        self._channel.flush()
+        self._staging.sweep()
+        self._dispatcher.expire()
+        self._front.is_tight = self._memory.is_tight
+        if now - self._looked >= LOOK_EVERY_S or self._stopping.is_set():
+            self._looked = now
+            await self._cut_late_clients(now)
 
     async def _cut_late_clients(self, now_s: float) -> None:
         """Close who has had his time. Many may be late at once: other requests get their turns between them."""

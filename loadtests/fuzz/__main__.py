@@ -18,6 +18,8 @@ from loadtests.fuzz.targets import INPUTS, Failed, run_batch
 FAILURES_MOST = 20
 """Then the run is given up."""
 SHOWN_BYTES = 2_000
+TOLD_EVERY_S = 60.0
+"""How often a run says how far it is where no bar can be shown."""
 
 
 @dataclass(slots=True)
@@ -51,15 +53,19 @@ def work(seed: int) -> Done:
 def run(pool: Pool, seeds: Sequence[int], progress: Progress) -> Tally:
     tally = Tally()
     bar = progress.add_task("fuzzing", total=len(seeds) * INPUTS)
-    began_s = time.monotonic()
+    began_s = told_s = time.monotonic()
     for number, done in enumerate(pool.imap_unordered(work, seeds, 4), 1):
         tally.inputs += done.inputs
         if number > 200 or done.pid not in tally.memory_at_begin:  # The first batches fill what is remembered.
             tally.memory[done.pid] = done.memory_mb
         if number <= 200 or done.pid not in tally.memory_at_begin:
             tally.memory_at_begin[done.pid] = done.memory_mb
-        rate = tally.inputs / (time.monotonic() - began_s)
-        progress.update(bar, completed=number * INPUTS, description=f"{rate:,.0f}/s, {len(tally.failed)} failed")
+        now_s = time.monotonic()
+        speed = f"{tally.inputs / (now_s - began_s):,.0f}/s, {len(tally.failed)} failed"
+        progress.update(bar, completed=number * INPUTS, description=speed)
+        if not progress.console.is_terminal and now_s - told_s > TOLD_EVERY_S:
+            told_s = now_s
+            progress.console.print(f"{tally.inputs:,} inputs, {speed}", highlight=False)
         if done.failed is not None:
             tally.failed.append(done.failed)
             progress.console.print("\n".join(told(done.failed)), markup=False, highlight=False)

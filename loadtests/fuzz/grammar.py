@@ -39,6 +39,7 @@ _NUMBERS = (
     b"a",
 )
 _MODELS = (b"plain", b"plain", b"canary", b"pair", b"shadow", b"none")
+_METHODS = (b"GET", b"POST", b"DELETE", b"HEAD", b"PUT", b"OPTIONS")
 _LINES = (
     b"POST /v2/models/%s/infer HTTP/1.1\r\n", b"POST /v2/models/%s/infer HTTP/1.1\r\n",
     b"GET /v2/models/%s HTTP/1.1\r\n",
@@ -97,6 +98,8 @@ class Grammar:
         line = random.choice(_LINES)
         if b"%s" in line:
             line = line.replace(b"%s", model or random.choice(_MODELS))
+        if random.random() < 0.1:
+            line = random.choice(_METHODS) + line[line.index(b" ") :]
         self.number += 1
         fields = [b"Host: gw\r\n", b"X-Request-Id: r%d\r\n" % self.number]
         fields += random.choices(_FIELDS, k=random.choice((0, 0, 1, 2, 4)))

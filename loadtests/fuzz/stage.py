@@ -9,7 +9,7 @@ from typing import Any
 from gateway.changes import servers_of, slot_keys, text_of
 from gateway.channel import Channel
 from gateway.config import GatewayConfig
-from gateway.counters import HISTOGRAM, SLOT_CELLS, in_flight_of
+from gateway.counters import HISTOGRAM, SLOT_CELLS, STARTED
 from gateway.dispatch import Dispatcher
 from gateway.exchange import Exchange
 from gateway.front import Exchanging, Front
@@ -114,7 +114,7 @@ class Stage:
             server.check = self._check_asked
         self.dials: list[Dial] = []
         self.clients: dict[ClientConnection, ClientEnd] = {}
-        self._asked: set[tuple[bytes, bytes]] = set()
+        self._asked: set[tuple[bytes, bytes, bytes]] = set()
         self._known = Servers(config.connect_timeout_s)
         room = Room(config.release_in_flight, config.release_waiting, config.wait_timeout_s)
         self._staging = Staging(self._cells, self._known, room)
@@ -150,11 +150,12 @@ class Stage:
     def handle(self, request: Request, client: ClientConnection) -> Exchanging | None:
         end = self.clients[client]
         end.handled.append(request)
-        self._asked.add((_key(request.target), b"".join(request.body) if request.method == b"POST" else b""))
+        method = b"GET" if request.method == b"HEAD" else request.method
+        self._asked.add((method, _key(request.target), b"".join(request.body) if method == b"POST" else b""))
         return self.dispatcher.handle(request, client)
 
     def _check_asked(self, got: Got) -> None:
-        if (_key(got.target), got.body) not in self._asked:
+        if (got.method, _key(got.target), got.body) not in self._asked:
             raise WrongError(f"a server got what no client asked: {got!r}")
 
     # loop.Network
@@ -312,9 +313,10 @@ class Stage:
         if leaks:
             raise WrongError(f"held at rest: {leaks}")
         self._check_idle()
-        for slot in range(_SLOTS):
-            if in_flight_of(bytes(self._cells[slot * HISTOGRAM : (slot + 1) * HISTOGRAM])):
-                raise WrongError(f"slot {slot} started and ended different numbers")
+        heads = self._cells[: _SLOTS * HISTOGRAM].tolist()
+        for slot in range(0, len(heads), HISTOGRAM):
+            if heads[slot + STARTED] != sum(heads[slot : slot + STARTED]):
+                raise WrongError(f"slot {slot // HISTOGRAM} started and ended different numbers")
         self._lives.clear()
         self.pools = [server for server in self.pools if server in self._known._known.values()]
 

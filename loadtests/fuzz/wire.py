@@ -14,6 +14,9 @@ from loadtests.fuzz.loop import VirtualLoop
 HIGH_BYTES, LOW_BYTES = 64 * 1024, 16 * 1024
 """uvloop's marks for pause_writing and resume_writing."""
 
+READ_BYTES = 256 * 1024
+"""The most that uvloop reads at once."""
+
 
 class Peer(Protocol):
     """Who is at the other end."""
@@ -159,7 +162,8 @@ class Wire(asyncio.Transport):
     def _deliver(self) -> None:
         while self._is_reading and self._incoming:
             data = self._incoming[0] if len(self._incoming) == 1 else b"".join(self._incoming)
-            self._incoming = []
+            self._incoming = [data[READ_BYTES:]] if len(data) > READ_BYTES else []
+            data = data[:READ_BYTES]
             if data:
                 self._call(self._protocol.data_received, data)
         if self._is_reading and self._has_eof:

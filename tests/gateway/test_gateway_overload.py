@@ -1,5 +1,7 @@
 """Too many requests at once, bodies and connections; and a candidate that only fails, stopped on the spot."""
 
+import errno
+import socket
 import threading
 import time
 from collections import Counter
@@ -312,6 +314,22 @@ def test_who_leaves_answers_unread_is_cut_though_his_requests_are_over(
             eventually(lambda: gateway.metric("sluice_held_bytes") > 0)
             eventually(lambda: gateway.metric("sluice_connections") == 0, 8.0)
             assert time.monotonic() - began < 5.0
+        eventually(lambda: gateway.metric("sluice_held_bytes") == 0)
+
+
+def test_who_reads_too_slowly_is_reset_and_neither_side_keeps_his_answer(server: FakeServer, tmp_path: Path) -> None:
+    """The kernel would keep some megabytes for him, and go on after the gateway closed."""
+    server.behave = says(http_answer(b"x" * 1_500_000))
+    routes = table(route("m", {1: [server.address]}))
+    with running(tmp_path, routes, write_timeout_s=1.0) as gateway:
+        slow = [Client(gateway.address, receive_bytes=4096) for _ in range(20)]
+        for client in slow:
+            client.send(infer("m"))
+        eventually(lambda: gateway.metric("sluice_connections") == 20)
+        eventually(lambda: gateway.metric("sluice_connections") == 0, 5.0)
+        for client in slow:
+            assert client.sock.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR) == errno.ECONNRESET
+            client.sock.close()
         eventually(lambda: gateway.metric("sluice_held_bytes") == 0)
 
 

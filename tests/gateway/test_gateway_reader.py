@@ -9,15 +9,14 @@ import pytest
 
 from gateway.config import GatewayConfig
 from loadtests.fuzz.case import END, HOST, LINE, in_chunks, post, sized
-from loadtests.fuzz.ends import ClientEnd
+from loadtests.fuzz.ends import ClientEnd, Got, ServerEnd
 from loadtests.fuzz.judging import answering
 from loadtests.fuzz.oracle import Answered, answers_to
 from loadtests.fuzz.stage import STABLE, Stage
+from loadtests.fuzz.wire import READ_BYTES
 
 LOOP_S = 0.05
 """How long a hostile request may hold the loop in all (facts/http.md, 2.4, family 21)."""
-READ_BYTES = 256 * 1024
-"""What uvloop reads at once."""
 
 
 def in_reads(data: bytes) -> list[bytes]:
@@ -205,4 +204,58 @@ def test_an_early_refusal_closes_before_anything_behind_it_is_read(data: bytes) 
         client.send(post())
         stage.run()
         assert [(one.status, one.fields[b"connection"]) for one in answers(client)] == [(503, b"close")]
+        stage.settle([client])
+
+
+def test_a_refused_body_leaves_nothing_on_the_ledger() -> None:
+    """Two that are too much together: the second is refused, however it comes, and the next one has room again."""
+    stage = Stage(GatewayConfig(), held_bytes=1_500)
+    with stage.running():
+        for pieces in ([sized(b"1000", b"x" * 1_000)], [sized(b"1000", b"x" * 500), b"x" * 500]):
+            first = stage.client()
+            first.send(sized(b"1000", b"x" * 1_000))
+            second = stage.client()
+            for piece in pieces:
+                second.send(piece)
+            assert [(one.status, one.fields[b"connection"]) for one in answers(second)] == [(503, b"close")]
+            assert stage.memory.held_bytes == 1_000
+            first.leave(by_reset=True)
+            stage.run()
+            stage.settle([first, second])
+
+
+def test_a_time_that_is_up_before_its_connection_is_begun_ends_that_attempt() -> None:
+    """The candidate's connection is asked for, and its half of the deadline ends before the task for it ran once."""
+    stage = Stage(GatewayConfig())
+    said: list[bytes] = []
+
+    def answer(end: ServerEnd, got: Got) -> None:
+        said.append(end.server.address)
+        stage.loop.call_soon(end.wire.feed, b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\n{}")
+
+    for server in stage.servers.values():
+        server.answer = answer
+    with stage.running():
+        client = stage.client()
+        client.send(sized(b"5").replace(b"plain", b"canary"))
+        stage.pass_time(1.1)
+        stage.run()
+        assert [one.fields.get(b"x-sluice-fallback") for one in answers(client)] == [b"canary/2"]
+        assert said == [STABLE.encode()]
+        stage.settle([client])
+
+
+def test_an_answer_is_recorded_whatever_length_it_claims() -> None:
+    stage = Stage(GatewayConfig(), samples=10)
+    claim = b"Inference-Header-Content-Length: " + b"9" * 5_000
+
+    def answer(end: ServerEnd, got: Got) -> None:
+        stage.loop.call_soon(end.wire.feed, b"HTTP/1.1 200 OK\r\n%s\r\nContent-Length: 2\r\n\r\n{}" % claim)
+
+    stage.servers[STABLE].answer = answer
+    with stage.running():
+        client = stage.client()
+        client.send(sized(b"5"))
+        stage.run()
+        assert [one.status for one in answers(client)] == [200]
         stage.settle([client])

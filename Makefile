@@ -48,7 +48,7 @@ load: $(STAMP) ## Locust against a gateway: HOST= MODEL= ROWS=file.npz USERS= SE
 	SLUICE_MODEL=$(MODEL) SLUICE_ROWS=$(ROWS) $(BIN)/locust --locustfile loadtests/users.py --host $(HOST) \
 	  $(if $(PAGE),--web-host 127.0.0.1,--headless --users $(USERS) --spawn-rate $(USERS) --run-time $(SECONDS)s --only-summary)
 
-bench: bench-gateway bench-reload ## All benchmarks, into build/bench/
+bench: bench-gateway bench-reload bench-slow ## All benchmarks, into build/bench/
 
 bench-gateway: $(STAMP) ## The gateway beside its peers (QUICK=1: fewer rounds; ONLY="small_json idle": some works)
 	$(BIN)/python -m loadtests.bench.gateway $(if $(QUICK),--quick) $(ONLY:%=--only %)
@@ -58,6 +58,9 @@ bench-reload: $(STAMP) ## 1,000,000 numbered requests through reloads, kills and
 
 fuzz: $(STAMP) ## Hostile clients and servers against the gateway's core, on all cores: INPUTS=, SEED=
 	$(BIN)/python -m loadtests.fuzz --inputs $(INPUTS) $(SEED:%=--seed %)
+
+bench-slow: $(STAMP) ## Thousands of slow clients, and more bytes than fit (QUICK=1: hundreds; ONLY="slow_heads": a part)
+	$(BIN)/python -m loadtests.bench.slow $(if $(QUICK),--quick) $(ONLY:%=--only %)
 
 clean: ## Remove what was built; not .venv, nor .sluice, models and runs, which hold state
 	rm -rf build *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache

@@ -7,11 +7,8 @@ peers do less (see `loadtests.peers`). The works stand one after the other; with
 round, in an order that moves by one from round to round. Writes build/bench/gateway.json, or gateway-WORK.json.
 """
 
-import contextlib
 import json
 import signal
-import tempfile
-from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
@@ -19,23 +16,21 @@ from typing import Annotated
 
 import typer
 from rich.console import Console
-from rich.progress import Progress
 
 from loadtests.bench.bars import BARS
 from loadtests.bench.forwarding import Forwarding
 from loadtests.bench.idle import Idle
 from loadtests.bench.mirroring import Mirroring
 from loadtests.bench.models import Models
+from loadtests.bench.performing import measured
 from loadtests.bench.processes import this_machine
-from loadtests.bench.rows import Circumstances, Figures, Measured, Row, document, exit_code, rows_of
-from loadtests.bench.stage import Length, Stage
+from loadtests.bench.rows import Circumstances, document, exit_code
+from loadtests.bench.stage import Length
 from loadtests.bench.table_change import TableChange
 from loadtests.bench.tables import tables_of
 from loadtests.bench.triton import Triton
 from loadtests.bench.work import Work
-from loadtests.errors import BenchError
 from loadtests.peers.line_up import PEERS
-from loadtests.peers.peer import Peer
 
 WORKS: Sequence[Work] = (
     Forwarding("small_json"),
@@ -63,7 +58,7 @@ def bench(
     console = Console(stderr=True)
     for peer in (peer for peer in PEERS if versions[peer.name] is None):
         console.print(f"{peer.name} is not installed: measured without it ({peer.install})", style="yellow")
-    rows, failed = _measure(works, [peer for peer in PEERS if versions[peer.name]], length, console)
+    rows, failed = measured(works, [peer for peer in PEERS if versions[peer.name]], length, BARS, console)
     now = datetime.now(UTC).isoformat(timespec="seconds")
     under = Circumstances(now, this_machine(), length.rounds, versions, failed)
     written = json.dumps(document("gateway", under, rows, bars), indent=1)
@@ -88,48 +83,6 @@ def _bars_of(works: Sequence[Work]) -> Mapping[str, float]:
     """The bars that these works are to measure."""
     loads = {load for work in works for load in work.loads}
     return {what: bar for what, bar in BARS.items() if what.partition(".")[0] in loads}
-
-
-def _measure(
-    works: Sequence[Work], peers: Sequence[Peer], length: Length, console: Console
-) -> tuple[list[Row], dict[str, str]]:
-    """The rows, and the works that failed with the reason: the others go on."""
-    rows: list[Row] = []
-    failed = {}
-    with Progress(console=console, transient=True) as progress:
-        for work in works:
-            try:
-                measured = _perform(work, peers, length, progress)
-            except BenchError as exc:
-                failed[work.name] = str(exc)
-                console.print(f"error: {work.name}: {exc}", style="red", markup=False, highlight=False, soft_wrap=True)
-                continue
-            subjects = {load: list(rounds) for load, rounds in measured.items()}
-            rows += rows_of(measured, work.comparisons(subjects), BARS)
-    return rows, failed
-
-
-def _perform(work: Work, peers: Sequence[Peer], length: Length, progress: Progress) -> Measured:
-    """Raises BenchError when a peer does not start or does not answer every request."""
-    measured: dict[str, dict[str, list[Figures]]] = defaultdict(lambda: defaultdict(list))
-    task = progress.add_task(f"{work.name}: starting", total=None)
-    with (
-        tempfile.TemporaryDirectory(prefix="sluice-bench-") as folder,
-        contextlib.ExitStack() as stack,
-        work.open(Stage(Path(folder), stack, peers, length)) as turns,
-    ):
-        progress.update(task, total=length.rounds * len(turns))
-        for turn in turns:
-            measured[turn.load][turn.subject] = []  # In this order, whoever comes first.
-        for number in range(length.rounds):
-            first = number % len(turns)
-            for turn in [*turns[first:], *turns[:first]]:
-                told = f"{work.name}: round {number + 1} of {length.rounds}, {turn.load}, {turn.subject}"
-                progress.update(task, description=told)
-                measured[turn.load][turn.subject].append(turn.measure())
-                progress.advance(task)
-    progress.remove_task(task)
-    return measured
 
 
 if __name__ == "__main__":

@@ -21,6 +21,14 @@ FIGURES: Mapping[str, tuple[str, Better]] = {
     "spike_ms": ("ms", "lower"),
     "quiet_ms": ("ms", "lower"),
     "idle_kb": ("KB", "lower"),
+    "connected": ("connections", "higher"),
+    "cut_early_s": ("s", "lower"),
+    "cut_late_s": ("s", "lower"),
+    "uncut": ("connections", "lower"),
+    "ledger_ratio": ("ratio", "lower"),
+    "refused": ("requests", "lower"),
+    "badly_ended": ("requests", "lower"),
+    "left_bytes": ("bytes", "lower"),
 }
 """Every figure that is measured, with its unit and which way is better. `*cpu_us` is CPU time for a request."""
 

@@ -102,7 +102,7 @@ class Grammar:
             line = random.choice(_METHODS) + line[line.index(b" ") :]
         self.number += 1
         fields = [b"Host: gw\r\n", b"X-Request-Id: r%d\r\n" % self.number]
-        fields += random.choices(_FIELDS, k=random.choice((0, 0, 1, 2, 4)))
+        fields += random.sample(_FIELDS, k=random.choice((0, 0, 1, 2, 4)))
         body = random.choice(_BODIES)
         if random.random() < 0.05:
             body = b"y" * random.choice((1_000, 20_000, 70_000))
@@ -112,7 +112,7 @@ class Grammar:
         """A valid answer; `until close` ones have no length."""
         random = self.random
         line = b"HTTP/1.1 " + random.choice(_STATUSES) + b"\r\n"
-        fields = random.choices(_ANSWER_FIELDS, k=random.choice((0, 0, 1, 2)))
+        fields = random.sample(_ANSWER_FIELDS, k=random.choice((0, 0, 1, 2)))
         interim = [b"HTTP/1.1 100 Continue\r\n", b"\r\n"] if random.random() < 0.1 else []
         if b" 204 " in line:
             return [*interim, line, *fields, b"\r\n"]

@@ -102,8 +102,8 @@ def in_two(data: bytes) -> Iterator[Sequence[bytes]]:
 def across_the_edge(data: bytes) -> Iterator[Sequence[bytes]]:
     """Cut in up to three around the end of the first head."""
     edge = data.find(b"\r\n\r\n")
-    for first in range(max(1, edge - 2), min(edge + 6, len(data) - 1)):
-        for second in range(first + 1, min(edge + 8, len(data))):
+    for first in range(max(1, edge), min(edge + 4, len(data) - 1)):
+        for second in range(first + 1, min(edge + 6, len(data))):
             yield data[:first], data[first:second], data[second:]
 
 

@@ -2,8 +2,8 @@
 
     python -m loadtests.peers.upstream MANNER=HOST:PORT MANNER=HOST:PORT ...
 
-A manner is `at_once`, `in_50ms`, or `unread`: connections are made and nothing is ever taken from them. A GET,
-whatever its path, says how many requests came to that address.
+A manner is `at_once`, `in_50ms`, `megabyte`: answers of 1 MB, or `unread`: connections are made and nothing is ever
+taken from them. A GET, whatever its path, says how many requests came to that address; to `megabyte` it is a request.
 
 One process, as fast as Python gets, so that the proxy in front of it is what is measured. Knows no protocol errors: it
 is spoken to by proxies only.
@@ -11,6 +11,7 @@ is spoken to by proxies only.
 
 import asyncio
 import json
+import socket
 import sys
 from functools import partial
 from typing import cast
@@ -34,15 +35,23 @@ _ANSWER = (
 )
 
 
-AT_ONCE, IN_50MS, UNREAD = "at_once", "in_50ms", "unread"
-DELAYS_S = {AT_ONCE: 0.0, IN_50MS: 0.05}
+_MEGABYTE = b"HTTP/1.1 200 OK\r\ncontent-type: application/octet-stream\r\ncontent-length: 1000000\r\n\r\n" + bytes(
+    10**6
+)
+
+AT_ONCE, IN_50MS, MEGABYTE, UNREAD = "at_once", "in_50ms", "megabyte", "unread"
+DELAYS_S = {AT_ONCE: 0.0, IN_50MS: 0.05, MEGABYTE: 0.0}
+SEND_BYTES = 16 * 1024
+"""What the kernel holds of a large answer."""
 
 
 class Address:
     """What all connections to one address share."""
 
-    def __init__(self, delay_s: float) -> None:
-        self.delay_s = delay_s
+    def __init__(self, manner: str) -> None:
+        self.delay_s = DELAYS_S[manner]
+        self.is_large = manner == MEGABYTE
+        self.answer = _MEGABYTE if self.is_large else _ANSWER
         self.asked = 0
 
     def count(self) -> bytes:
@@ -64,13 +73,15 @@ class Answering(asyncio.Protocol):
     def data_received(self, data: bytes) -> None:
         assert self._transport is not None
         if self._request.is_new and data.startswith(b"GET "):
-            self._transport.write(self._address.count())
+            self._transport.write(self._address.answer if self._address.is_large else self._address.count())
         elif self._request.is_whole_with(data):
             self._address.asked += 1
             if self._address.delay_s:
-                asyncio.get_running_loop().call_later(self._address.delay_s, self._transport.write, _ANSWER)
+                asyncio.get_running_loop().call_later(
+                    self._address.delay_s, self._transport.write, self._address.answer
+                )
             else:
-                self._transport.write(_ANSWER)
+                self._transport.write(self._address.answer)
 
 
 class Deaf(asyncio.Protocol):
@@ -89,8 +100,10 @@ async def serve(told: list[str]) -> None:
         if manner == UNREAD:
             await loop.create_server(Deaf, host, int(port), backlog=1024)
         else:
-            shared = Address(DELAYS_S[manner or AT_ONCE])
-            await loop.create_server(partial(Answering, shared), host, int(port), backlog=1024)
+            shared = Address(manner or AT_ONCE)
+            server = await loop.create_server(partial(Answering, shared), host, int(port), backlog=1024)
+            if shared.is_large:  # Thousands that are not read would take the memory that the machine has for TCP.
+                server.sockets[0].setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, SEND_BYTES)
     await asyncio.Event().wait()
 
 

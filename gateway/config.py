@@ -1,6 +1,7 @@
 """The gateway's settings: TOML or keywords in, one frozen object out. Units stand in the names."""
 
 import difflib
+import math
 import os
 import re
 import tomllib
@@ -12,6 +13,24 @@ from typing import Any
 from gateway.errors import ConfigError
 
 CONTROL_URL = re.compile(r"https?://[A-Za-z0-9_.\[\]:-]+/?")
+
+
+_RANGES: Mapping[str, tuple[float, float]] = {
+    "workers": (1, 256),
+    "backlog": (1, 2**31 - 1),
+    "counter_slots": (1, 2**24),
+    "unsent_bytes": (0, 2**31 - 1),
+    "requests_per_connection": (1, math.inf),
+    "request_line_bytes": (64, math.inf),
+    "field_bytes": (64, math.inf),
+    "head_bytes": (256, math.inf),
+    "head_fields": (8, math.inf),
+    "body_bytes_per_s": (1, math.inf),
+    "connect_timeout_s": (0.001, math.inf),
+    "release_in_flight": (1, math.inf),
+    "report_every_s": (0.05, math.inf),
+}
+"""What these may be at least and at most, so that requests are served at all. All other numbers: not negative."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,20 +122,19 @@ class GatewayConfig:
     def __post_init__(self) -> None:
         for name in ("listen", "metrics_listen"):
             parse_address(getattr(self, name), name)
-        if not 1 <= self.workers <= 256:
-            raise ConfigError(f"gateway setting 'workers' must be from 1 to 256, not {self.workers}")
         if not isinstance(self.cpu_affinity, bool):
             object.__setattr__(self, "cpu_affinity", tuple(self.cpu_affinity))
             if not all(type(core) is int and core >= 0 for core in self.cpu_affinity):
                 raise ConfigError("gateway setting 'cpu_affinity' must be true, false or a list of cores")
+            allowed = os.sched_getaffinity(0)
+            if not self.cpu_affinity or not allowed.issuperset(self.cpu_affinity):
+                raise ConfigError(f"gateway setting 'cpu_affinity' must name some of the cores {sorted(allowed)}")
         for one in fields(self):
             value = getattr(self, one.name)
-            if isinstance(value, (int, float)) and not value >= 0:  # Which NaN is not either.
-                raise ConfigError(f"gateway setting {one.name!r} must not be negative, it is {value}")
-        if not self.counter_slots:
-            raise ConfigError("gateway setting 'counter_slots' must be at least 1")
-        if self.report_every_s < 0.05:
-            raise ConfigError(f"gateway setting 'report_every_s' must be at least 0.05, not {self.report_every_s}")
+            least, most = _RANGES.get(one.name, (0, math.inf))
+            if isinstance(value, (int, float)) and not least <= value <= most:  # NaN is not either.
+                wanted = f"at least {least:g}" if value < least or value != value else f"at most {most:.0f}"
+                raise ConfigError(f"gateway setting {one.name!r} must be {wanted}, not {value}")
         if self.control_url and not CONTROL_URL.fullmatch(self.control_url):
             raise ConfigError(f"gateway setting 'control_url' must be http://HOST:PORT, not {self.control_url!r}")
 

@@ -5,6 +5,7 @@ import threading
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from socketserver import ThreadingMixIn
+from typing import Any
 from wsgiref.simple_server import WSGIRequestHandler, WSGIServer
 
 from prometheus_client import CollectorRegistry, make_wsgi_app
@@ -16,6 +17,8 @@ from gateway.counters import FALLBACKS, RETRIES, Counts
 from gateway.ledger import Arm
 from gateway.windows import BUCKETS_PER_OCTAVE, LAST_BUCKET, Outcome, upper_edge_us
 
+SCRAPES_MOST, SCRAPE_TIMEOUT_S = 32, 5.0
+"""Connections that are served at a time, and how long one may send or take nothing."""
 _LABELS = ["model", "release", "role"]
 
 
@@ -156,9 +159,29 @@ def serve_metrics(listener: socket.socket, read: Callable[[], Seen]) -> WSGIServ
 
 
 class _Server(ThreadingMixIn, WSGIServer):
+    """A thread for each connection, and for a few of them at a time: more are closed."""
+
     daemon_threads = True
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self._room = threading.BoundedSemaphore(SCRAPES_MOST)
+
+    def verify_request(self, request: Any, client_address: Any) -> bool:
+        return self._room.acquire(blocking=False)
+
+    def process_request_thread(self, request: Any, client_address: Any) -> None:
+        try:
+            super().process_request_thread(request, client_address)
+        finally:
+            self._room.release()
+
+    def handle_error(self, request: Any, client_address: Any) -> None:
+        """A scraper that goes away, or is too slow, is no news either."""
 
 
 class _Silent(WSGIRequestHandler):
+    timeout = SCRAPE_TIMEOUT_S
+
     def log_message(self, *_: object) -> None:
         """Scrapes are no news."""

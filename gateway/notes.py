@@ -6,17 +6,25 @@ too many in a second, the rest is dropped and counted.
 
 import contextlib
 import json
+import os
+import queue
 import random
 import sys
+import threading
 import time
 from collections.abc import Mapping, Sequence
+from io import FileIO
 from pathlib import Path
-from typing import Any, TextIO
+from typing import Any
 
 from gateway.config import GatewayConfig
 from gateway.errors import ConfigError
 from gateway.exchange import Exchange
-from gateway.tracing import SpanExporter, Tracer
+from gateway.tracing import FLUSH_S, SpanExporter, Tracer
+
+WAITING_MOST = 100
+"""What workers said at so many times may wait to be written; they say something about once a second each."""
+NEWLINE = ord("\n")
 
 
 class Notes:
@@ -90,7 +98,9 @@ class NoteKeeper:
         return self if self._settings == (config.access_log, config.trace_endpoint) else NoteKeeper(config)
 
     def flush(self) -> None:
-        """Send the spans that wait, within two seconds."""
+        """Write the lines and send the spans that wait, within two seconds each."""
+        if self._log is not None:
+            self._log.flush()
         if self._spans is not None:
             self._spans.flush()
 
@@ -110,38 +120,77 @@ class NoteKeeper:
 
 
 class AccessLog:
-    """JSON lines into a file, which is opened anew when it was moved away; `-` is the standard output."""
+    """JSON lines into a file, which is opened anew when it was moved away; `-` is the standard output.
+
+    A thread writes them: a pipe that nobody empties, or a disk that hangs, costs lines and holds nothing else up.
+    """
 
     def __init__(self, path: str) -> None:
         """Raises ConfigError when the file cannot be written."""
         self._path = None if path == "-" else Path(path)
-        self._file: TextIO = sys.stdout
-        self._inode = -1
+        self._file: FileIO | None = None
+        self._is_torn = False
+        """Does the file end in a part of a line, since the rest found no room?"""
         try:
             self._reopen()
         except OSError as exc:
             raise ConfigError(f"access_log {path} cannot be written: {exc.strerror}") from exc
+        self._waiting: queue.Queue[bytes | threading.Event | None] = queue.Queue(WAITING_MOST)
+        self._writer = threading.Thread(target=self._write_for_ever, name="access log", daemon=True)
+        self._writer.start()
 
     def write(self, notes: Sequence[Mapping[str, Any]]) -> None:
-        """A disk that fails costs lines, never a request."""
-        with contextlib.suppress(OSError):
-            self._reopen()
-            for note in notes:
-                line = {key: value for key, value in note.items() if key not in ("logged", "span")}
-                if note["span"] is not None:
-                    line["trace_id"] = note["span"][0]
-                self._file.write(json.dumps(line) + "\n")
-            self._file.flush()
+        """Have them written; when too much waits already, they are dropped."""
+        lines = []
+        for note in notes:
+            line = {key: value for key, value in note.items() if key not in ("logged", "span")}
+            if note["span"] is not None:
+                line["trace_id"] = note["span"][0]
+            lines.append(json.dumps(line) + "\n")
+        if lines:
+            with contextlib.suppress(queue.Full):
+                self._waiting.put_nowait("".join(lines).encode())
+
+    def flush(self) -> None:
+        """Wait until what came before is written, two seconds at most."""
+        written = threading.Event()
+        with contextlib.suppress(queue.Full):
+            self._waiting.put(written, timeout=FLUSH_S)
+            written.wait(FLUSH_S)
+
+    def _write_for_ever(self) -> None:
+        while (given := self._waiting.get()) is not None:
+            if isinstance(given, threading.Event):
+                given.set()
+                continue
+            with contextlib.suppress(OSError):  # A disk that fails costs lines, never a request.
+                self._reopen()
+                self._put(memoryview(b"\n" + given if self._is_torn else given))
+        if self._path is not None and self._file is not None:
+            self._file.close()
+
+    def _put(self, data: memoryview) -> None:
+        assert self._file is not None
+        while data:
+            written = self._file.write(data) or 0
+            if written:
+                self._is_torn = data[written - 1] != NEWLINE
+            data = data[written:]
 
     def _reopen(self) -> None:
-        if self._path is None or (self._inode >= 0 and self._path.exists() and self._path.stat().st_ino == self._inode):
+        if self._path is None:
+            self._file = self._file or FileIO(sys.stdout.fileno(), "w", closefd=False)
             return
+        if self._file is not None:
+            with contextlib.suppress(FileNotFoundError):
+                if os.path.samestat(os.fstat(self._file.fileno()), self._path.stat()):
+                    return
+            self._file.close()
         self._path.parent.mkdir(parents=True, exist_ok=True)
-        self.close()
-        self._file = self._path.open("a")
-        self._inode = self._path.stat().st_ino
+        self._file, self._is_torn = FileIO(self._path, "a"), False
 
     def close(self) -> None:
-        if self._path is not None and self._inode >= 0:
-            self._file.close()
-            self._inode = -1
+        """Write what waits, within two seconds."""
+        self.flush()
+        with contextlib.suppress(queue.Full):
+            self._waiting.put_nowait(None)

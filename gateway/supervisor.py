@@ -260,15 +260,18 @@ class Supervisor:
         await self._renew("reload", config, note)
 
     async def _renew(self, what: str, config: GatewayConfig, note: str) -> None:
+        notes = before = self._notes
         try:
-            notes = self._notes.renewed(config)
+            notes = before.renewed(config)
             old = await self._crew.renew(config)
         except GatewayError as exc:
+            if notes is not before:
+                notes.close()
             self._done(what, False, f"{what} given up, the old workers serve on: {exc}")
             return
-        if notes is not self._notes:
-            self._notes.close()
         self._config, self._notes = config, notes
+        if notes is not before:
+            await asyncio.to_thread(before.close)
         done = "reloaded" if what == "reload" else "upgraded"
         self._done(what, True, f"{done}: {config.workers} new workers serve, {old} old ones drain{note}")
 

@@ -7,7 +7,8 @@ in batches (`SpanExporter`), so that no request waits for a collector and none i
 import os
 import random
 import re
-from collections.abc import Mapping
+import threading
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -16,7 +17,7 @@ from gateway.heads import Request
 
 _TRACEPARENT = re.compile(rb"([0-9a-f]{2})-([0-9a-f]{32})-([0-9a-f]{16})-([0-9a-f]{2})(-.*)?")
 _SAMPLED = 1
-FLUSH_MS = 2000
+FLUSH_S = 2.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,8 +111,16 @@ class SpanExporter:
         self._processor.on_end(span)
 
     def flush(self) -> None:
-        self._processor.force_flush(FLUSH_MS)
+        """Send what is queued, within two seconds."""
+        _within(FLUSH_S, self._processor.force_flush)
 
     def close(self) -> None:
-        """Send what is queued, within some seconds."""
-        self._processor.shutdown()  # type: ignore[no-untyped-call]
+        """The same, for the last time."""
+        _within(FLUSH_S, self._processor.shutdown)
+
+
+def _within(seconds: float, work: Callable[[], Any]) -> None:
+    """Wait so long for it, whatever it does meanwhile: OpenTelemetry waits half a minute for a collector that hangs."""
+    thread = threading.Thread(target=work, daemon=True)
+    thread.start()
+    thread.join(seconds)

@@ -26,6 +26,8 @@ UNSENT_BYTES = 32 * 1024
 """A client that leaves so much unread is not told to go on: what fills the buffer must be an exchange's to hear of."""
 _SCRAPS, _SCRAP_BYTES = 64, 1024
 """So many small pieces of a body are joined into one: each takes some 50 bytes of memory besides its own."""
+_PIECES = 8
+"""More chunks than this in one read are joined too; a large one would keep all that was received with it."""
 _CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
 
 _HEAD, _SIZED, _CHUNKS, _BUSY, _OVER = range(5)
@@ -227,6 +229,8 @@ class ClientConnection(asyncio.Protocol):
         assert chunks is not None
         known = len(request.body)
         behind = chunks.feed(data, request.body)
+        if len(request.body) - known > _PIECES:
+            request.body[known:] = [b"".join(request.body[known:])]
         self._came(request, sum(map(len, request.body[known:])))
         if behind is not None:
             self._chunks = None

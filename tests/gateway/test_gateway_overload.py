@@ -1,5 +1,6 @@
 """Too many requests at once, bodies and connections; and a candidate that only fails, stopped on the spot."""
 
+import contextlib
 import errno
 import socket
 import threading
@@ -233,6 +234,30 @@ def test_a_thousand_large_bodies_stay_within_the_ledger(server: FakeServer, tmp_
         assert _peak_bytes(pid) - before < 1.3 * limit
         with Client(gateway.address) as client:
             assert client.ask(infer("m")).status == 200
+
+
+@pytest.mark.parametrize(
+    "chunks",
+    [
+        (b"4000\r\n" + b"x" * 16384 + b"\r\n" + (b"1;" + b"a" * 250 + b"\r\nx\r\n") * 900) * 65,
+        b"10\r\nxxxxxxxxxxxxxxxx\r\n" * 65_000,
+    ],
+    ids=["little in much", "many small ones"],
+)
+def test_chunks_hold_no_more_than_they_are_accounted_for(server: FakeServer, tmp_path: Path, chunks: bytes) -> None:
+    limit = 30_000_000
+    head = b"POST /v2/models/m/infer HTTP/1.1\r\nHost: gw\r\nTransfer-Encoding: chunked\r\n\r\n"
+    with running(tmp_path, table(route("m", {1: [server.address]})), held_bytes=limit) as gateway:
+        pid = gateway.worker_pids()[0]
+        before = _peak_bytes(pid)
+        clients = [Client(gateway.address) for _ in range(25)]
+        for client in clients:
+            with contextlib.suppress(OSError):
+                client.send(head + chunks)
+        eventually(lambda: gateway.metric("sluice_held_bytes") > limit / 2)
+        assert _peak_bytes(pid) - before < 1.3 * limit
+        for client in clients:
+            client.sock.close()
 
 
 def _upload(gateway: Gateway, size: int, sent: int) -> None:

@@ -40,8 +40,7 @@ class Exchange:
     """The lane in which it waits for room."""
     head: AnswerHead | None = None
     """The answer's, as far as there is one."""
-    size = 0
-    """Bytes of the answer's body so far."""
+    size = 0  # Bytes of the answer's body so far.
     _kept: Chunks | None = None
     """What was written of an answer already, while it is small enough to be recorded."""
     _has_begun = _is_chunked = _retried = _resent = _will_close = False

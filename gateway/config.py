@@ -61,7 +61,7 @@ class GatewayConfig:
     held_bytes: int = 0
     """Bodies and unread answers that a worker holds at once; 0: a quarter of the memory, shared by all workers. Beyond
     nine tenths of it, new bodies are answered with 503."""
-    unsent_bytes: int = 128 * 1024
+    unsent_bytes: int = 64 * 1024
     """What the kernel keeps of answers that were not sent to their client yet; 0: as the system says (4 MB are usual).
     It is not among `held_bytes`, and thousands of clients that do not read would take all memory that TCP may use."""
     request_line_bytes: int = 8 * 1024

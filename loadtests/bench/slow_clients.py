@@ -21,6 +21,8 @@ HEADS, SILENT_BODIES, TRICKLED_BODIES, READERS, DEAF_READERS = (
 )  # fmt: skip
 RECEIVE_BYTES, READ_BYTES = 2048, 8
 """A reader's buffer in the kernel, and what it takes from it at a time."""
+POLL_S = 0.002
+"""Short, so that what they do comes as from many and not in bursts."""
 BEFORE_SILENCE = 20_000
 """What comes of a silent body: enough for the rate not to be what it is cut for."""
 _HEAD = b"POST /v2/models/%s/infer HTTP/1.1\r\nhost: slow\r\ncontent-type: application/json\r\n"
@@ -124,7 +126,7 @@ class SlowClients:
                 self._connect()
             if self._made == ask.count and not self._clients:
                 break
-            for fd, _ in self._poll.poll(0.02, 1000):
+            for fd, _ in self._poll.poll(POLL_S, 1000):
                 self._happened(self._clients[fd])
             self._act(monotonic())
         uncut = len(self._clients)

@@ -26,13 +26,15 @@ from loadtests.bench.slow_clients import DEAF_READERS, HEADS, READERS, SILENT_BO
 from loadtests.bench.stage import Stage, Target
 from loadtests.bench.work import Turn
 from loadtests.errors import BenchError
+from loadtests.peers import upstream as manners
 from loadtests.peers.ours import MODEL, start_with, table
-from loadtests.peers.upstream import AT_ONCE, MEGABYTE
 
 WITHOUT, WITH = "without", "with"
 CONNECTIONS, RATE_PER_S = 16, 500.0
 LARGE = tuple(f"large-{number}" for number in range(8))
-"""Models whose answers have 1 MB. Several, since a release sends no more than `release_in_flight` at once."""
+"""Models whose answers have 400 KB, more than all buffers on their way. Several models, since a release sends no more
+than `release_in_flight` at once; and not larger ones, since the kernel has only so much memory for TCP, for all ends of
+all connections on this machine (tcp_mem): beyond it, it cuts connections itself."""
 SPARE_S = 4.0
 """How much longer than they should last the slow clients are watched."""
 QUIET_S = 10.0
@@ -93,8 +95,8 @@ class Slow:
 
 
 def _gateway(stage: Stage, name: str, settings: Mapping[str, float]) -> Target:
-    upstream = stage.upstream(AT_ONCE, MEGABYTE)
-    task = stage.task(name, *upstream.addresses, weight=0.0)
+    usual, large = stage.upstream(manners.AT_ONCE), stage.upstream(manners.LARGE, name="large")
+    task = stage.task(name, usual.addresses[0], large.addresses[0], weight=0.0)
     routes = {**table(task, [MODEL]).routes, **table(task, LARGE, stable=2).routes}
     target = stage.start(
         name, start_with(RouteTable(1, routes), task, settings=settings), task.listen, task.folder / "log"
@@ -144,6 +146,8 @@ def own_clients(manner: str, extent: Extent, address: str) -> dict[str, float]:
 
 
 SLOWHTTPTEST = "slowhttptest"
+READERS_MOST = 1_000
+"""It asks for one path, and so one release, for more than `release_in_flight` of which others would hear 503."""
 _OPTIONS = {
     HEADS: ("-H", "-i", "1", "-x", "8"),
     SILENT_BODIES: ("-B", "-i", "60", "-s", "65536"),
@@ -159,8 +163,9 @@ def slowhttptest(manner: str, extent: Extent, address: str) -> dict[str, float]:
     """
     path = f"/v2/models/{LARGE[0]}/stats" if manner == READERS else f"/v2/models/{MODEL}/infer"
     lasts_s = extent.lasts_s(manner)
+    count = min(extent.count, READERS_MOST) if manner == READERS else extent.count
     command = [
-        SLOWHTTPTEST, *_OPTIONS[manner], "-c", str(extent.count), "-r", str(round(extent.per_s)), "-p", "5",
+        SLOWHTTPTEST, *_OPTIONS[manner], "-c", str(count), "-r", str(round(extent.per_s)), "-p", "5",
         "-l", str(math.ceil(lasts_s + SPARE_S)), "-t", "GET" if manner == READERS else "POST",
         "-u", f"http://{address}{path}",
     ]  # fmt: skip

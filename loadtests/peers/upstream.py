@@ -2,8 +2,9 @@
 
     python -m loadtests.peers.upstream MANNER=HOST:PORT MANNER=HOST:PORT ...
 
-A manner is `at_once`, `in_50ms`, `megabyte`: answers of 1 MB, or `unread`: connections are made and nothing is ever
-taken from them. A GET, whatever its path, says how many requests came to that address; to `megabyte` it is a request.
+A manner is `at_once`, `in_50ms`, `large`: answers of 400 KB, `megabyte`: answers of 1 MB, or `unread`: connections are
+made and nothing is ever taken from them. A GET, whatever its path, says how many requests came to that address; where
+answers are large it is a request like others.
 
 One process, as fast as Python gets, so that the proxy in front of it is what is measured. Knows no protocol errors: it
 is spoken to by proxies only.
@@ -35,23 +36,25 @@ _ANSWER = (
 )
 
 
-_MEGABYTE = b"HTTP/1.1 200 OK\r\ncontent-type: application/octet-stream\r\ncontent-length: 1000000\r\n\r\n" + bytes(
-    10**6
-)
-
-AT_ONCE, IN_50MS, MEGABYTE, UNREAD = "at_once", "in_50ms", "megabyte", "unread"
-DELAYS_S = {AT_ONCE: 0.0, IN_50MS: 0.05, MEGABYTE: 0.0}
-SEND_BYTES = 16 * 1024
+AT_ONCE, IN_50MS, LARGE, MEGABYTE, UNREAD = "at_once", "in_50ms", "large", "megabyte", "unread"
+DELAYS_S = {IN_50MS: 0.05}
+SIZES = {LARGE: 400_000, MEGABYTE: 1_000_000}
+SEND_BYTES = 128 * 1024
 """What the kernel holds of a large answer."""
+
+
+def _large(size: int) -> bytes:
+    head = f"HTTP/1.1 200 OK\r\ncontent-type: application/octet-stream\r\ncontent-length: {size}\r\n\r\n"
+    return head.encode() + bytes(size)
 
 
 class Address:
     """What all connections to one address share."""
 
     def __init__(self, manner: str) -> None:
-        self.delay_s = DELAYS_S[manner]
-        self.is_large = manner == MEGABYTE
-        self.answer = _MEGABYTE if self.is_large else _ANSWER
+        self.delay_s = DELAYS_S.get(manner, 0.0)
+        self.is_large = manner in SIZES
+        self.answer = _large(SIZES[manner]) if self.is_large else _ANSWER
         self.asked = 0
 
     def count(self) -> bytes:

@@ -13,20 +13,19 @@ from gateway.channel import Channel
 from gateway.config import GatewayConfig
 from gateway.exchange import Exchange
 from gateway.front import Exchanging
-from gateway.heads import AnswerHead, Request
+from gateway.heads import AnswerHead, Request, RequestHead
 from gateway.http1 import ClientConnection
 from gateway.live import LiveTable
 from gateway.memory import ByteLedger
 from gateway.mirror import Mirror, MirrorBudget
 from gateway.notes import Notes
-from gateway.paths import Asked, Kind, PathError, understand
+from gateway.paths import Asked, Kind, NotServedError, understand
 from gateway.plane import Plane
 from gateway.routes import place
 from gateway.samples import Answer, Label, Sample
 from gateway.upstream import Chunks
+from gateway.way import find_way
 
-DEADLINE_HEADER = b"x-sluice-deadline-ms"
-"""A client's own deadline in milliseconds; it can shorten the route's, not lengthen it."""
 _UNDERSTOOD_MOST = 16384
 _EXTENSIONS = [
     "classification",
@@ -81,70 +80,45 @@ class Dispatcher:
         return gauges, counted
 
     def handle(self, request: Request, client: ClientConnection) -> Exchanging | None:
-        asked = self._understood.get(request.line)
-        if asked is None:
+        head = request.head
+        way = head.way
+        if way is None or way.table is not self.table:
             try:
-                asked = self._understand(request)
-            except PathError as exc:
-                allow = b"allow: %s\r\n" % exc.allow if exc.allow else b""
-                client.answer(request, exc.status, error_body(exc.text), allow)
+                asked = self._understand(head)
+                if not asked.model:
+                    self._own(asked.kind, request, client)
+                    return None
+                head.way = way = find_way(asked, head, self.table)
+            except NotServedError as exc:
+                client.answer(request, exc.status, error_body(exc.text), exc.headers)
                 return None
-        if asked.model:
-            return self._exchange(asked, request, client)
-        self._own(asked.kind, request, client)
-        return None
-
-    def _understand(self, request: Request) -> Asked:
-        asked = understand(request.method, request.target)
-        if len(self._understood) >= _UNDERSTOOD_MOST:
-            self._understood.clear()
-        self._understood[request.line] = asked
-        return asked
-
-    def _exchange(self, asked: Asked, request: Request, client: ClientConnection) -> Exchanging | None:
-        if self.table is None:
-            client.answer(request, 503, error_body("no route table has arrived yet"), b"retry-after: 1\r\n")
+        live = way.live
+        if request.size > live.body_bytes:
+            text = f"the body is larger than the {live.body_bytes} bytes that {way.asked.model!r} takes"
+            client.answer(request, 413, error_body(text))
             return None
-        try:
-            live = self.table.routes[asked.model]
-        except KeyError:
-            client.answer(request, 404, error_body(f"unknown model {asked.model!r}"))
-            return None
-        values = request.values
-        if request.has_id:
-            request_id = values[b"x-request-id"]
+        if head.has_id:
+            request_id = head.values[b"x-request-id"]
         else:
             self._ids += 1
             request_id = b"%s-%x" % (self._id_prefix, self._ids)
-        key = values.get(live.sticky_header) or request_id
-        if b"x-sluice-release" in values and asked.version is None:
-            asked = _pinned(asked, values[b"x-sluice-release"])
-        if asked.version is not None:
-            release = asked.version
-        else:
-            release = live.route.stable if asked.kind is Kind.READ else live.pick(key)
-        lane = live.lanes.get(release)
-        if lane is None:
-            client.answer(request, 404, error_body(f"model {asked.model!r} has no release {release} here"))
-            return None
-        if request.size > live.body_bytes:
-            text = f"the body is larger than the {live.body_bytes} bytes that {asked.model!r} takes"
-            client.answer(request, 413, error_body(text))
-            return None
-        deadline_s = live.route.deadline_s
-        if DEADLINE_HEADER in values:
-            given_s = _deadline_s(values[DEADLINE_HEADER])
-            if given_s is None:
-                client.answer(request, 400, error_body("x-sluice-deadline-ms must be a whole number of milliseconds"))
-                return None
-            deadline_s = min(deadline_s, given_s)
+        lane, key = way.lane, way.key or request_id
         tracer = self.notes.tracer
         span = tracer.begin(request) if tracer is not None else None
-        exchange = Exchange(self._plane, client, request, asked, live, lane, key, request_id, deadline_s)
+        exchange = Exchange(self._plane, client, request, way, lane or live.pick(key), key, request_id)
         if span is not None:
             exchange.span = span
         exchange.start()
         return exchange
+
+    def _understand(self, head: RequestHead) -> Asked:
+        asked = self._understood.get(head.line)
+        if asked is None:
+            asked = understand(head.method, head.target)
+            if len(self._understood) >= _UNDERSTOOD_MOST:
+                self._understood.clear()
+            self._understood[head.line] = asked
+        return asked
 
     def _own(self, kind: Kind, request: Request, client: ClientConnection) -> None:
         if kind is Kind.LIVE:
@@ -181,8 +155,8 @@ class Dispatcher:
 
     def answered(self, exchange: Exchange) -> None:
         """An answer left: copy its request to the shadow, or just record it."""
-        live, body = exchange.live, exchange.recordable() if self._plane.is_recording else None
-        is_stables = not exchange.is_pinned and exchange.assigned.release == live.route.stable
+        live, body = exchange.way.live, exchange.recordable() if self._plane.is_recording else None
+        is_stables = not exchange.is_pinned and exchange.assigned is live.stable
         if live.mirror is not None and is_stables and live.is_mirrored(exchange.key):
             mirror = Mirror(self._mirrors, exchange, live.mirror, body, self._mirrored)
             if mirror.start():
@@ -202,32 +176,19 @@ class Dispatcher:
 
     def _record(self, exchange: Exchange, answered: Chunks, mirrored: Answer | None) -> None:
         """Record a sample of the route's share, while there is room for one this second."""
-        share = exchange.live.route.sample_share
+        share = exchange.way.live.route.sample_share
         if not self._channel.wants_sample:
             self._plane.is_recording = False
         elif exchange.head is not None and (share >= 1.0 or place("sample", exchange.request_id) < share):
             answer = _recorded(exchange.lane.release, exchange.head, answered)
             request_id = exchange.request_id.decode()
-            self._channel.record(Sample(request_id, exchange.asked.model, time.time(), answer, mirrored))
+            self._channel.record(Sample(request_id, exchange.way.asked.model, time.time(), answer, mirrored))
 
 
 def _recorded(release: int, head: AnswerHead, body: Chunks) -> Answer:
     length = head.values.get(b"inference-header-content-length", b"")
     encoding = head.values.get(b"content-encoding", b"").decode("latin-1")
     return Answer(release, b"".join(body), int(length) if length.isdigit() and len(length) <= 18 else None, encoding)
-
-
-def _deadline_s(text: bytes) -> float | None:
-    """Milliseconds as seconds; None for anything but a whole number of them."""
-    return int(text) / 1e3 if text.isdigit() and 0 < len(text) <= 9 and int(text) else None
-
-
-def _pinned(asked: Asked, header: bytes) -> Asked:
-    """A release asked for by the `x-sluice-release` header counts like one in the path."""
-    model, _, number = header.rpartition(b"/")
-    is_meant = number.isdigit() and len(number) <= 18 and model in (b"", asked.model.encode())
-    version = int(number) if is_meant else 0  # Which no release has.
-    return Asked(asked.kind, asked.model, version, asked.action)
 
 
 def read_labels(body: bytes) -> list[Label]:

@@ -10,13 +10,23 @@ from gateway.answers import error_body
 from gateway.counters import FALLBACKS, RETRIES, STARTED, Slot
 from gateway.heads import AnswerHead, Request
 from gateway.http1 import JOIN_BYTES, ClientConnection
-from gateway.lanes import Lane, LiveRoute
-from gateway.paths import Asked, Kind
+from gateway.lanes import Lane
+from gateway.paths import Kind
 from gateway.plane import Plane
 from gateway.tracing import Span
 from gateway.upstream import Chunks, Connection, Server
+from gateway.way import Way
 from gateway.windows import Outcome
-from gateway.wording import answer_lines, is_clients_fault, last_chunk, no_answer, one_chunk, request_parts, shown_error
+from gateway.wording import (
+    answer_lines,
+    is_clients_fault,
+    last_chunk,
+    no_answer,
+    one_chunk,
+    request_parts,
+    shown_error,
+    shown_head,
+)
 
 HELD_BYTES = 64 * 1024
 """A good answer is held back up to this size, so that a server that breaks inside it can still be replaced."""
@@ -32,36 +42,36 @@ class Exchange:
     fell_back = False
     span: Span | None = None
     """Set where requests are traced."""
+    head: AnswerHead | None = None
+    """The answer's, as far as there is one."""
+    size = 0  # Bytes of the answer's body so far.
     _tries = 0
     _server: Server | None = None
     _seat: Lane | None = None
     """The lane in which it counts as on its way."""
     _queue: Lane | None = None
     """The lane in which it waits for room."""
-    head: AnswerHead | None = None
-    """The answer's, as far as there is one."""
-    size = 0  # Bytes of the answer's body so far.
+    _slot: Slot | None = None
+    """Where it is still to be counted."""
+    _answer: Chunks = []  # noqa: RUF012 - what came and was not written yet; only one's own list is changed.
     _kept: Chunks | None = None
     """What was written of an answer already, while it is small enough to be recorded."""
     _has_begun = _is_chunked = _retried = _resent = _will_close = False
     _slow_since_s: float | None = None
 
     def __init__(
-        self, plane: Plane, client: ClientConnection, request: Request, asked: Asked, live: LiveRoute, lane: Lane,
-        key: bytes, request_id: bytes, deadline_s: float,
+        self, plane: Plane, client: ClientConnection, request: Request, way: Way, lane: Lane, key: bytes,
+        request_id: bytes,
     ) -> None:  # fmt: skip
         self._plane = plane
         self._client: ClientConnection | None = client
-        self.request, self.request_id, self.key, self.asked = request, request_id, key, asked
-        self.live = live
+        self.request, self.request_id, self.key, self.way = request, request_id, key, way
         self.assigned = self.lane = lane
-        self._slot: Slot | None = None
+        asked = way.asked
         if asked.kind is not Kind.READ:
             self._slot = lane.answered_slot if asked.version is None else lane.pinned_slot
         self.started_s = now = monotonic()
-        self._ends_s = self.attempt_ends_s = now + deadline_s
-        self.deadline_s = deadline_s
-        self._answer: Chunks = []
+        self._ends_s = self.attempt_ends_s = now + way.deadline_s
 
     @property
     def is_waiting(self) -> bool:
@@ -70,7 +80,7 @@ class Exchange:
 
     @property
     def is_pinned(self) -> bool:
-        return self.asked.version is not None
+        return self.way.asked.version is not None
 
     # Attempts
 
@@ -80,8 +90,8 @@ class Exchange:
         plane.budget.earned += 1
         if self._slot is not None:
             self._slot.add(STARTED)
-        if lane.release != self.live.route.stable and self._may_fall_back:
-            self.attempt_ends_s = now + self.deadline_s / 2
+        if lane is not self.way.live.stable and self._may_fall_back:
+            self.attempt_ends_s = now + self.way.deadline_s / 2
             if not self._may_try(lane, now):
                 self._fall_back(Outcome.UNAVAILABLE, now)
                 return
@@ -89,10 +99,10 @@ class Exchange:
 
     @property
     def _may_fall_back(self) -> bool:
-        return not self.fell_back and not self.is_pinned and self.lane.release != self.live.route.stable
+        return not self.fell_back and not self.is_pinned and self.lane is not self.way.live.stable
 
     def _may_try(self, lane: Lane, now: float) -> bool:
-        if lane.is_silent(now, self.live.lanes[self.live.route.stable]):
+        if lane.is_silent(now, self.way.live.stable):
             self._plane.openings += lane.breaker.fell_silent(now)
         return lane.breaker.lets_pass(now)
 
@@ -130,7 +140,7 @@ class Exchange:
             return
         self._tries += 1
         self.attempt = self._tries
-        server.send(self, request_parts(self.request, self.asked, self.lane, server, self.request_id), fresh)
+        server.send(self, request_parts(self.request, self.way.asked, self.lane, server, self.request_id), fresh)
 
     def expired(self) -> None:
         """This attempt's time is up: the server's to answer, the client's to read, or the queue's to move."""
@@ -192,7 +202,7 @@ class Exchange:
         if slot is not None:
             slot.add(FALLBACKS)
         self._leave_lane()
-        self.lane = self.live.lanes[self.live.route.stable]
+        self.lane = self.way.live.stable
         self.attempt_ends_s = self._ends_s
         self._resent = False
         self._forget_answer()
@@ -203,7 +213,7 @@ class Exchange:
 
     def _give_up(self, outcome: Outcome) -> None:
         self._count(outcome)
-        client, (status, text) = self._client, no_answer(outcome, self.deadline_s)
+        client, (status, text) = self._client, no_answer(outcome, self.way.deadline_s)
         self._leave(status)
         if client is not None:
             retry = b"retry-after: 1\r\n" if status == 503 else b""
@@ -211,26 +221,30 @@ class Exchange:
 
     # The answer (upstream.Listener)
 
-    def arrived(self, head: AnswerHead | None, chunks: Chunks, is_last: bool) -> None:
-        if head is not None:
+    def arrived(self, head: AnswerHead | None, chunks: Chunks, size: int, is_last: bool) -> None:
+        if head is None:
+            head = self.head
+            assert head is not None
+        else:
             self.head = head
-        assert self.head is not None
-        for chunk in chunks:
-            self.size += len(chunk)
-        is_good = self.head.status < 400
-        if is_good or self.size <= HELD_BYTES:  # An error is held until it is whole, and none needs more than this.
-            self._answer += chunks
+        self.size = size = self.size + size
+        is_good = head.status < 400
+        if is_good or size <= HELD_BYTES:  # An error is held until it is whole, and none needs more than this.
+            if self._answer:
+                self._answer += chunks
+            else:
+                self._answer = chunks
         if is_last:
             self.attempt = 0
             self.connection = None
             if is_good:
-                self._succeeded()
+                self._succeeded(head)
             else:
-                self._ended_badly()
-        elif is_good and (self._has_begun or self.size > HELD_BYTES or self.asked.kind is Kind.GENERATE):
-            self._write_part()
+                self._ended_badly(head)
+        elif is_good and (self._has_begun or size > HELD_BYTES or self.way.asked.kind is Kind.GENERATE):
+            self._write_part(head)
 
-    def _succeeded(self) -> None:
+    def _succeeded(self, head: AnswerHead) -> None:
         now = monotonic()
         server, slot = self._server, self._slot
         if server is not None and server.health.failures:
@@ -242,8 +256,8 @@ class Exchange:
                 slot.ended_ok(latency_s * 1e6)
                 self._slot = None
         plane = self._plane
-        is_told = (plane.is_recording or self.live.mirror is not None) and self._is_good_inference
-        self._write_last()
+        is_told = (plane.is_recording or self.way.live.mirror is not None) and self._is_good_inference
+        self._write_last(head)
         if is_told:
             plane.observer.answered(self)
 
@@ -253,7 +267,7 @@ class Exchange:
             self._client is not None
             and self.head is not None
             and self.head.status == 200
-            and self.asked.kind is Kind.INFER
+            and self.way.asked.kind is Kind.INFER
         )
 
     def recordable(self) -> Chunks | None:
@@ -262,11 +276,10 @@ class Exchange:
             return None
         return self._answer if self._kept is None else self._kept + self._answer
 
-    def _ended_badly(self) -> None:
-        assert self.head is not None
-        status, text = self.head.status, b"".join(self._answer)
+    def _ended_badly(self, head: AnswerHead) -> None:
+        status, text = head.status, b"".join(self._answer)
         if status == 500 and is_clients_fault(text):
-            self.head.status = 400  # Which it is: see facts on Triton, server#8762.
+            head = head.as_status(400)  # Which it is: see facts on Triton, server#8762.
         elif status >= 500 or (status == 404 and _NO_VERSION in text):
             now = monotonic()
             outcome = Outcome.SERVER_ERROR if status >= 500 else Outcome.UNAVAILABLE
@@ -280,12 +293,12 @@ class Exchange:
             if self._server is not None:
                 self._server.health.succeeded(now)
         self._count(Outcome.CLIENT_ERROR)
-        shown = shown_error(self.head, text, self.size > HELD_BYTES, self.lane.release_name, self.request_id)
+        shown = shown_error(head, text, self.size > HELD_BYTES, self.lane.release_name, self.request_id)
         if shown is not None:
-            self._answer = [shown]
-            self.head.passed = [b"content-type: application/json\r\n", b"content-length: %d\r\n" % len(shown)]
-            self.head.length = len(shown)
-        self._write_last()
+            self._answer, self.size = [shown], len(shown)
+            head = shown_head(head, shown)
+        self.head = head
+        self._write_last(head)
 
     def _count(self, outcome: Outcome) -> None:
         """Charge or excuse the release that was assigned first, once."""
@@ -350,7 +363,7 @@ class Exchange:
             )  # fmt: skip
         return self.lane.own_lines + self.request_id
 
-    def _write_part(self) -> None:
+    def _write_part(self, head: AnswerHead) -> None:
         """Write what has arrived; the head goes out with the first part."""
         body, self._answer = self._answer, []
         if self.size <= self._plane.sample_body_bytes:
@@ -362,39 +375,37 @@ class Exchange:
         if not self._has_begun:
             self._has_begun = True
             self.attempt_ends_s = self._ends_s  # Nobody else can answer any more: all the time is its own.
-            parts.append(b"".join(self._begin_answer(client, None)))
-        if self.asked.kind is Kind.GENERATE:
-            self._ends_s = self.attempt_ends_s = monotonic() + self.deadline_s  # From part to part.
-        if self.request.method != b"HEAD":
+            parts.append(self._begin_answer(client, head, None))
+        if self.way.asked.kind is Kind.GENERATE:
+            self._ends_s = self.attempt_ends_s = monotonic() + self.way.deadline_s  # From part to part.
+        if self.request.head.method != b"HEAD":
             parts += one_chunk(body) if self._is_chunked else body
         client.write_parts(parts)
 
-    def _begin_answer(self, client: ClientConnection, whole_size: int | None) -> list[bytes]:
-        assert self.head is not None
+    def _begin_answer(self, client: ClientConnection, head: AnswerHead, whole_size: int | None) -> bytes:
         self._will_close = client.will_close(self.request)
         lines, self._is_chunked = answer_lines(
-            self.head, self.own_lines, self._will_close, self.request.takes_chunks, whole_size
+            head, self.own_lines, self._will_close, self.request.head.takes_chunks, whole_size
         )
         return lines
 
-    def _write_last(self) -> None:
+    def _write_last(self, head: AnswerHead) -> None:
         """Write what is left of the answer, and let go of the client."""
         client, body = self._client, self._answer
-        assert self.head is not None
         if client is None:
             self._leave(0)
             return
-        is_head = self.request.method == b"HEAD"
+        is_head = self.request.head.method == b"HEAD"
         if self._has_begun:
             if not is_head:
                 client.write_parts(last_chunk(body) if self._is_chunked else body)
         else:
-            head = self._begin_answer(client, self.size)
+            lines = self._begin_answer(client, head, self.size)
             if is_head:
-                client.write(b"".join(head))
+                client.write(lines)
             elif self.size <= JOIN_BYTES:
-                client.write(b"".join((*head, *body)))
+                client.write(b"".join((lines, *body)))
             else:
-                client.write_parts([b"".join(head), *body])
-        self._leave(self.head.status)
+                client.write_parts([lines, *body])
+        self._leave(head.status)
         client.answered(not self._will_close)

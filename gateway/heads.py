@@ -1,15 +1,18 @@
 """Heads of HTTP/1.1 messages, read strictly: what has more than one reading is refused. Bytes in, values out.
 
-A line that was read is remembered, since clients and servers send the same lines again and again: most of a head is a
-few lookups. Only what is valid by itself is remembered; what depends on other lines is checked for every head. The
-grammar is RFC 9112's, in the stricter reading wherever servers were found to differ.
+Clients and servers send the same heads again and again: a head that was read is remembered as a whole, and most
+requests cost one lookup. What is new is read by its lines, of which most are remembered too. Only what is valid is
+remembered. The grammar is RFC 9112's, in the stricter reading wherever servers were found to differ.
 """
 
 import re
-from collections.abc import Callable
-from typing import NoReturn
+from collections.abc import Callable, Iterable
+from typing import TYPE_CHECKING, NoReturn, TypeVar
 
-from gateway.answers import RefusedError
+from gateway.answers import RefusedError, status_line
+
+if TYPE_CHECKING:
+    from gateway.way import Way
 
 END = b"\r\n\r\n"
 
@@ -18,10 +21,12 @@ Field = tuple[bytes, bytes, bytes | None, int]
 FieldRule = Callable[[bytes, bytes], tuple[bool, int]]
 """Is a field passed on, and its flags; raises when its value is never right."""
 
-HOST, LENGTH, CODING, EXPECT, CONNECTION, REQUEST_ID, ACCEPTS, TOLD, UNUSABLE = (1 << n for n in range(9))
+HOST, LENGTH, CODING, EXPECT, CONNECTION, REQUEST_ID, ACCEPTS, TOLD, UNUSABLE, TRACED = (1 << n for n in range(10))
 """UNUSABLE lines are left out. A head counts as having one already, so that each takes the way of a second one."""
 _ONCE = HOST | LENGTH | CODING | EXPECT | REQUEST_ID | UNUSABLE
-_USUAL = HOST | LENGTH | REQUEST_ID | ACCEPTS | UNUSABLE
+_USUAL = HOST | LENGTH | REQUEST_ID | ACCEPTS | UNUSABLE | TRACED
+_SELDOM_AGAIN = REQUEST_ID | TRACED
+"""Heads with these are each the only one of their kind: not worth remembering."""
 HOP_BY_HOP = frozenset(
     b"keep-alive proxy-authenticate proxy-authorization proxy-connection te trailer upgrade http2-settings".split()
 )
@@ -37,50 +42,105 @@ _NEVER = re.compile(rb"[^\r]\n|\r[^\n]|^\n|[\x00-\x08\x0b\x0c\x0e-\x1f\x7f]")
 """What no head contains, so that a head need not be whole to be refused: a bare LF or CR, a control character."""
 _METHODS = frozenset(b"GET HEAD POST PUT DELETE OPTIONS PATCH TRACE".split())
 _REMEMBERED_BYTES, _REMEMBERED = 256, 4096
+_REMEMBERED_HEAD_BYTES = 1024
+IDENTITY = b"accept-encoding: identity\r\n"
 
 
 class AnswerError(Exception):
     """A server's answer that has no single reading."""
 
 
-class Request:
-    """A request. `values` are its fields by lower-case name, `passed` the lines that go on to a server.
+class RequestHead:
+    """A request's head. Equal heads share one, so nothing of it changes.
 
-    `body` is the chunks as they came, of `size` bytes in all. `length` is the body's by its head, -1 for a chunked one.
-    `takes_chunks` is false for HTTP/1.0, whose clients know an answer's end by its length or by the close only.
+    `values` are its fields by lower-case name, `passed` the lines that go on to a server, `forwarded` these lines as
+    they are sent. `length` is the body's, -1 for a chunked one. `takes_chunks` is false for HTTP/1.0, whose clients
+    know an answer's end by its length or by the close only. `way` is where the handler remembers what it found of it.
     """
 
     __slots__ = (
-        "accepts", "body", "expects", "has_id", "held_bytes", "keep_alive", "length", "line", "method", "passed",
-        "size", "takes_chunks", "target", "values",
+        "accepts", "expects", "forwarded", "has_id", "is_post", "keep_alive", "length", "line", "method", "passed",
+        "takes_chunks", "target", "values", "way",
     )  # fmt: skip
 
     def __init__(self, line: bytes, method: bytes, target: bytes, takes_chunks: bool) -> None:
         self.line, self.method, self.target = line, method, target
+        self.is_post = method == b"POST"
         self.keep_alive = self.takes_chunks = takes_chunks
         self.values: dict[bytes, bytes] = {}
         self.passed: list[bytes] = []
-        self.body: list[bytes | memoryview] = []
-        self.length = self.size = self.held_bytes = 0
+        self.forwarded = b""
+        self.length = 0
         self.accepts = self.expects = self.has_id = False
+        self.way: Way | None = None
+
+    def with_line(self, line: bytes) -> "RequestHead":
+        """The same head with this line in place of those of its name, for one request."""
+        name = line[: line.index(b":") + 1]
+        head = RequestHead(self.line, self.method, self.target, self.takes_chunks)
+        head.keep_alive, head.values, head.length = self.keep_alive, self.values, self.length
+        head.accepts, head.expects, head.has_id, head.way = self.accepts, self.expects, self.has_id, self.way
+        head.passed = [*(one for one in self.passed if not one.startswith(name)), line]
+        head.write()
+        return head
+
+    def write(self) -> None:
+        """Make `forwarded` of the other parts. Only a POST has a body; the length of a chunked one is not known yet."""
+        lines: Iterable[bytes] = self.passed
+        if not self.is_post:
+            lines = (line for line in lines if line[:15] != b"content-length:")
+        own = b"" if self.accepts else IDENTITY
+        if self.is_post and not self.length and b"content-length" not in self.values:
+            own += b"content-length: 0\r\n"
+        self.forwarded = b"".join((*lines, own))
+
+
+class Request:
+    """A request: its head, and the body's chunks as they came, of `size` bytes in all."""
+
+    __slots__ = ("body", "head", "held_bytes", "size")
+
+    def __init__(self, head: RequestHead) -> None:
+        self.head = head
+        self.body: list[bytes | memoryview] = []
+        self.size = self.held_bytes = 0
 
 
 class AnswerHead:
-    """A server's answer: `passed` are the lines that go on to the client; `length` is -1 for chunks, -2 until close.
+    """A server's answer. Equal heads share one, so nothing of it changes.
 
-    `values` holds only what the gateway itself looks at.
+    `lines` are the status line and what is passed on to the client. `length` is the body's, -1 for chunks, -2 until
+    close. `values` holds only what the gateway itself looks at.
     """
 
-    __slots__ = ("keep_alive", "length", "passed", "status", "values")
+    __slots__ = ("keep_alive", "length", "lines", "status", "values")
 
-    def __init__(self, status: int, keep_alive: bool) -> None:
-        self.status, self.keep_alive = status, keep_alive
-        self.passed: list[bytes] = []
-        self.values: dict[bytes, bytes] = {}
-        self.length = 0
+    def __init__(
+        self, status: int, keep_alive: bool, length: int, passed: bytes, values: dict[bytes, bytes]
+    ) -> None:  # fmt: skip
+        self.status, self.keep_alive, self.length, self.values = status, keep_alive, length, values
+        self.lines = status_line(status) + passed
+
+    def as_status(self, status: int) -> "AnswerHead":
+        """The same answer under another status."""
+        passed = self.lines[len(status_line(self.status)) :]
+        return AnswerHead(status, self.keep_alive, self.length, passed, self.values)
 
 
 CHUNKED, UNTIL_CLOSE = -1, -2
+
+
+_Head = TypeVar("_Head", RequestHead, AnswerHead)
+
+
+class _Heads(dict[bytes, _Head]):
+    """Heads read, by their bytes without the empty line at the end: `heads[data]` reads a new one."""
+
+    def remember(self, data: bytes, head: _Head) -> None:
+        if len(data) <= _REMEMBERED_HEAD_BYTES:
+            if len(self) >= _REMEMBERED:
+                self.clear()
+            self[data] = head
 
 
 class _Fields(dict[bytes, Field]):
@@ -116,26 +176,40 @@ def split_field(line: bytes) -> tuple[bytes, bytes]:
     return name.lower(), value
 
 
-class RequestReader:
-    """Reads heads of requests within the limits given."""
+class RequestReader(_Heads[RequestHead]):
+    """Reads heads of requests within the limits given. Raises RefusedError."""
 
     def __init__(self, line_bytes: int, field_bytes: int, head_bytes: int, head_fields: int, body_bytes: int) -> None:
+        super().__init__()
         self._line_bytes, self._head_bytes, self._head_fields = line_bytes, head_bytes, head_fields
         self._body_bytes = body_bytes
         self._lines: dict[bytes, tuple[bytes, bytes, bool]] = {}
         self._fields = _Fields(self._rule, field_bytes)
 
-    def read(self, head: bytes) -> Request:
-        """The request of a whole head, without the empty line at its end. Raises RefusedError."""
-        if len(head) > self._head_bytes:
-            self._too_long(head)
-        lines = head.split(b"\r\n")
+    def __missing__(self, data: bytes) -> RequestHead:
+        if len(data) > self._head_bytes:
+            self._too_long(data)
+        lines = data.split(b"\r\n")
         first = lines.pop(0)
         known = self._lines.get(first)
-        request = Request(first, *(known if known is not None else self._read_line(first)))
+        head = RequestHead(first, *(known if known is not None else self._read_line(first)))
         if len(lines) > self._head_fields:
             raise RefusedError(431, f"the request has more than {self._head_fields} header fields")
-        fields, values, passed, flags = self._fields, request.values, request.passed, UNUSABLE
+        flags = self._read_fields(lines, head)
+        if flags & LENGTH:
+            head.length = int(head.values[b"content-length"])
+        head.accepts = flags & ACCEPTS != 0
+        head.has_id = flags & REQUEST_ID != 0
+        if flags & ~_USUAL or head.target[:1] != b"/" or not flags & HOST:
+            self._read_rest(head, flags)
+        head.write()
+        if not flags & _SELDOM_AGAIN:
+            self.remember(data, head)
+        return head
+
+    def _read_fields(self, lines: list[bytes], head: RequestHead) -> int:
+        """The flags of all fields together."""
+        fields, values, passed, flags = self._fields, head.values, head.passed, UNUSABLE
         for line in lines:
             name, value, passed_line, flag = fields[line]
             if flag:
@@ -149,13 +223,7 @@ class RequestReader:
             if passed_line is not None:
                 passed.append(passed_line)
             values[name] = value
-        if flags & ~_USUAL or request.target[:1] != b"/" or not flags & HOST:
-            self._read_rest(request, flags)
-        if flags & LENGTH:
-            request.length = int(values[b"content-length"])
-        request.accepts = flags & ACCEPTS != 0
-        request.has_id = flags & REQUEST_ID != 0
-        return request
+        return flags
 
     def check_part(self, part: bytes, checked: int) -> None:
         """Refuse what can no longer become a head; `checked` bytes of it were looked at before."""
@@ -212,29 +280,29 @@ class RequestReader:
             return False, EXPECT
         return _passed_on(name, value)
 
-    def _read_rest(self, request: Request, flags: int) -> None:
+    def _read_rest(self, head: RequestHead, flags: int) -> None:
         """What few requests have: no Host, a target with an authority, chunks, an expectation, a Connection."""
-        values = request.values
-        if not flags & HOST and request.takes_chunks:
+        values = head.values
+        if not flags & HOST and head.takes_chunks:
             raise RefusedError(400, "a request needs a Host")
-        if request.target[:1] != b"/":
-            _, _, authority, path = request.target.split(b"/", 3) if request.target.count(b"/") > 2 else (b"",) * 4
+        if head.target[:1] != b"/":
+            _, _, authority, path = head.target.split(b"/", 3) if head.target.count(b"/") > 2 else (b"",) * 4
             if not path or not authority or authority.lower() != values.get(b"host", b"").lower():
                 raise RefusedError(400, "the request's target names another host")
-            request.target = b"/" + path
-            request.line = b"%s %s" % (request.method, request.target)
+            head.target = b"/" + path
+            head.line = b"%s %s" % (head.method, head.target)
         if flags & CODING:
-            if flags & LENGTH or not request.takes_chunks:
+            if flags & LENGTH or not head.takes_chunks:
                 raise RefusedError(400, "the request's framing is ambiguous")
-            request.length = CHUNKED
-        request.expects = bool(flags & EXPECT) and request.takes_chunks
+            head.length = CHUNKED
+        head.expects = bool(flags & EXPECT) and head.takes_chunks
         if flags & CONNECTION and values[b"connection"].lower() != b"keep-alive":
             named = {one.strip(b" \t").lower() for one in values[b"connection"].split(b",")}
             if b"close" in named:
-                request.keep_alive = False
+                head.keep_alive = False
             named -= _NOT_DROPPED
             if named:
-                request.passed = [line for line in request.passed if line.partition(b":")[0] not in named]
+                head.passed = [line for line in head.passed if line.partition(b":")[0] not in named]
 
 
 _NOT_DROPPED = frozenset(b"close keep-alive content-length x-request-id".split()) | {b""}
@@ -248,6 +316,8 @@ def _passed_on(name: bytes, value: bytes) -> tuple[bool, int]:
         return (True, REQUEST_ID) if _REQUEST_ID.fullmatch(value) else (False, UNUSABLE)
     if name == b"accept-encoding":
         return True, ACCEPTS
+    if name == b"traceparent":
+        return True, TRACED
     if b"_" in name:
         twin = name.replace(b"_", b"-")
         if twin in _FRAMING:
@@ -256,23 +326,24 @@ def _passed_on(name: bytes, value: bytes) -> tuple[bool, int]:
     return not (name[:9] == b"x-sluice-" or name in HOP_BY_HOP), 0
 
 
-class AnswerReader:
-    """Reads heads of servers' answers."""
+class AnswerReader(_Heads[AnswerHead]):
+    """Reads heads of servers' answers. Raises AnswerError."""
 
     def __init__(self, head_bytes: int = 64 * 1024) -> None:
+        super().__init__()
         self._head_bytes = head_bytes
-        self._lines: dict[bytes, tuple[int, bool]] = {}
         self._fields = _Fields(_answer_rule, head_bytes)
 
-    def read(self, head: bytes) -> AnswerHead:
-        """The answer of a whole head, without the empty line at its end. Raises AnswerError."""
-        if len(head) > self._head_bytes:
+    def __missing__(self, data: bytes) -> AnswerHead:
+        if len(data) > self._head_bytes:
             raise AnswerError("the head is too long")
-        lines = head.split(b"\r\n")
-        first = lines.pop(0)
-        known = self._lines.get(first)
-        answer = AnswerHead(*(known if known is not None else self._read_line(first)))
-        fields, values, passed, flags = self._fields, answer.values, answer.passed, 0
+        lines = data.split(b"\r\n")
+        match = _STATUS_LINE.fullmatch(lines.pop(0))
+        if match is None:
+            raise AnswerError("not an HTTP/1 status line")
+        status, keep_alive = int(match[2]), match[1] == b"1"
+        fields, passed, flags = self._fields, [], 0
+        values: dict[bytes, bytes] = {}
         try:
             for line in lines:
                 name, value, passed_line, flag = fields[line]
@@ -282,35 +353,31 @@ class AnswerReader:
                     flags |= flag
                     values[name] = value
                     if flag == CONNECTION and b"close" in value.lower():
-                        answer.keep_alive = False
+                        keep_alive = False
                 if passed_line is not None:
                     passed.append(passed_line)
         except RefusedError as exc:
             raise AnswerError(exc.text) from exc
-        if flags & (LENGTH | CODING) == LENGTH:
-            answer.length = int(values[b"content-length"])
-        elif flags & LENGTH:
-            raise AnswerError("framed by length and by chunks")
-        else:
-            answer.length = CHUNKED if flags & CODING else UNTIL_CLOSE
-        if answer.status < 200 or answer.status in (204, 304):
-            answer.length = 0
-            answer.passed = [line for line in passed if not line.startswith(b"content-length:")]
-        return answer
+        length = _answers_length(flags, values)
+        if status < 200 or status in (204, 304):
+            length = 0
+            passed = [line for line in passed if not line.startswith(b"content-length:")]
+        head = AnswerHead(status, keep_alive, length, b"".join(passed), values)
+        self.remember(data, head)
+        return head
 
     def check_part(self, part: bytes) -> None:
         """Raise AnswerError for what can no longer become a head."""
         if len(part) > self._head_bytes or _NEVER.search(part):
             raise AnswerError("not a head")
 
-    def _read_line(self, line: bytes) -> tuple[int, bool]:
-        match = _STATUS_LINE.fullmatch(line)
-        if match is None:
-            raise AnswerError("not an HTTP/1 status line")
-        read = int(match[2]), match[1] == b"1"
-        if len(self._lines) < 1000:
-            self._lines[line] = read
-        return read
+
+def _answers_length(flags: int, values: dict[bytes, bytes]) -> int:
+    if flags & (LENGTH | CODING) == LENGTH:
+        return int(values[b"content-length"])
+    if flags & LENGTH:
+        raise AnswerError("framed by length and by chunks")
+    return CHUNKED if flags & CODING else UNTIL_CLOSE
 
 
 _TOLD = (b"content-encoding", b"inference-header-content-length")

@@ -150,12 +150,16 @@ class ClientConnection(asyncio.Protocol):
             end = data.find(END, self._scanned) if data else -1
             if end < 0:
                 return
-        request = self._front.reader.read(data[:end])
+        request = Request(self._front.reader[data[:end]])
         self._held, self._scanned = b"", 0
         at = end + 4
-        length = request.length
+        length = request.head.length
         more = len(data) - at - length
-        if length == CHUNKED:
+        if not more:  # The usual request: all of it came at once.
+            if length:
+                request.body.append(data[at:] if length < JOIN_BYTES else memoryview(data)[at:])
+            self._hand_on(request, length, b"")
+        elif length == CHUNKED:
             self._begin_body(request, _CHUNKS)
             self._chunks = ChunkReader(self._front.chunks)
             self._read_chunks(data[at:])
@@ -163,14 +167,10 @@ class ClientConnection(asyncio.Protocol):
             self._begin_body(request, _SIZED)
             if len(data) > at:
                 self._read_sized(memoryview(data)[at:] if len(data) - at > JOIN_BYTES else data[at:])
-        elif more:
+        else:
             if length:
                 request.body.append(data[at : at + length])
             self._hand_on(request, length, data[at + length :])
-        else:
-            if length:
-                request.body.append(data[at:] if length < JOIN_BYTES else memoryview(data)[at:])
-            self._hand_on(request, length, b"")
 
     def _await_head(self, data: bytes) -> bytes:
         """Skip empty lines, keep what has come of a head. What to read now: nothing when it is too early."""
@@ -204,23 +204,24 @@ class ClientConnection(asyncio.Protocol):
         self._state, self._request = state, request
         self._began_s = self._loop.time()
         self.deadline_s = self._began_s + self._front.limits.body_read_timeout_s
-        if request.length > 0 or request.length == CHUNKED:
-            if not self._front.memory.has_room(max(request.length, 0)):
+        head = request.head
+        if head.length > 0 or head.length == CHUNKED:
+            if not self._front.memory.has_room(max(head.length, 0)):
                 raise RefusedError(503, "too many bodies are held at the moment; try again in a second")
-            if request.expects and self._unsent_bytes < UNSENT_BYTES:
+            if head.expects and self._unsent_bytes < UNSENT_BYTES:
                 self.write(_CONTINUE)
         self._read_on()
 
     def _read_sized(self, data: bytes | memoryview) -> None:
         request = self._request
         assert request is not None
-        missing = request.length - request.size
+        missing = request.head.length - request.size
         behind = b""
         if len(data) > missing:
             data, behind = data[:missing], bytes(data[missing:])
         request.body.append(data)
         self._came(request, len(data))
-        if request.size == request.length:
+        if request.size == request.head.length:
             self._hand_on(request, 0, behind)
 
     def _read_chunks(self, data: bytes) -> None:
@@ -329,7 +330,7 @@ class ClientConnection(asyncio.Protocol):
 
     def will_close(self, request: Request) -> bool:
         """Is the connection closed after the answer to this request? Then its head must say so."""
-        if not request.keep_alive or (self._has_ended and not self._held):
+        if not request.head.keep_alive or (self._has_ended and not self._held):
             return True
         front = self._front
         return front.is_draining or front.is_tight or self._answered + 1 >= front.requests_most
@@ -339,7 +340,7 @@ class ClientConnection(asyncio.Protocol):
         close = self.will_close(request)
         if status >= 400:
             self._front.refused[status] += 1
-        self.write(whole_answer(status, body, headers + (CLOSE if close else b""), request.method == b"HEAD"))
+        self.write(whole_answer(status, body, headers + (CLOSE if close else b""), request.head.method == b"HEAD"))
         self.answered(not close)
 
     def abort(self) -> None:

@@ -151,11 +151,12 @@ class LiveRoute:
     """A route with its lanes by release; `mirror` is the shadow's own lane, with its own connections."""
 
     __slots__ = ("_candidate_below", "_hash", "_shadow_below", "_shadow_hash", "body_bytes", "lanes", "mirror", "route",
-                 "sticky_header")  # fmt: skip
+                 "stable", "sticky_header")  # fmt: skip
 
     def __init__(self, route: Route, lanes: Mapping[int, Lane], mirror: Lane | None) -> None:
         self.route = route
         self.lanes = lanes
+        self.stable = lanes[route.stable]
         self.mirror = mirror
         self.sticky_header = route.sticky_header.encode()
         self.body_bytes = 2**63 if route.body_bytes is None else route.body_bytes
@@ -164,15 +165,15 @@ class LiveRoute:
         self._candidate_below = route.candidate.weight * HASH_RANGE if route.candidate else 0.0
         self._shadow_below = route.shadow.share * HASH_RANGE if route.shadow else 0.0
 
-    def pick(self, key: bytes) -> int:
-        """What `Route.pick` says, from a hash that was begun once."""
+    def pick(self, key: bytes) -> Lane:
+        """The lane of what `Route.pick` says, from a hash that was begun once."""
         if self._candidate_below:
             place = self._hash.copy()
             place.update(key)
             if int.from_bytes(place.digest(), "little") < self._candidate_below:
                 assert self.route.candidate is not None
-                return self.route.candidate.release
-        return self.route.stable
+                return self.lanes[self.route.candidate.release]
+        return self.stable
 
     def is_mirrored(self, key: bytes) -> bool:
         """What `Route.is_mirrored` says."""

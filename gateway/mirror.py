@@ -94,7 +94,7 @@ class Mirror:
         self._answered, self._on_mirrored = answered, on_mirrored
         self._slot: Slot = lane.slots[Role.MIRRORED]
         self._started_s = 0.0
-        self.ends_s = monotonic() + exchange.live.route.deadline_s
+        self.ends_s = monotonic() + exchange.way.live.route.deadline_s
         self._body: Chunks = []
 
     def start(self) -> bool:
@@ -119,7 +119,7 @@ class Mirror:
             self.failed(Outcome.UNAVAILABLE, False)
             return
         self._server, self.attempt = server, 1
-        server.send(self, request_parts(exchange.request, exchange.asked, lane, server, exchange.request_id))
+        server.send(self, request_parts(exchange.request, exchange.way.asked, lane, server, exchange.request_id))
 
     def expired(self) -> None:
         connection, self.connection = self.connection, None
@@ -128,11 +128,10 @@ class Mirror:
             connection.abandon()
         self.failed(Outcome.TIMEOUT, False)
 
-    def arrived(self, head: AnswerHead | None, chunks: Chunks, is_last: bool) -> None:
+    def arrived(self, head: AnswerHead | None, chunks: Chunks, size: int, is_last: bool) -> None:
         if head is not None:
             self._head = head
-        for chunk in chunks:
-            self._size += len(chunk)
+        self._size += size
         is_small = self._size <= self._budget.sample_body_bytes
         if is_small:
             self._body += chunks

@@ -64,11 +64,11 @@ class Notes:
 
 def note_of(exchange: Exchange, status: int, latency_s: float, is_logged: bool) -> dict[str, Any]:
     """`at` is when it was over, in seconds since 1970. Strings come from checked names and ids, never from bodies."""
-    request, asked, span = exchange.request, exchange.asked, exchange.span
+    request, asked, span = exchange.request, exchange.way.asked, exchange.span
     return {
         "at": round(time.time(), 6),
         "request_id": exchange.request_id.decode("latin-1"),
-        "method": request.method.decode(),
+        "method": request.head.method.decode(),
         "action": asked.action.decode().lstrip("/") or "metadata",
         "model": asked.model,
         "release": exchange.lane.release_name.decode(),

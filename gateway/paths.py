@@ -29,17 +29,14 @@ class Asked:
     action: bytes = b""
 
 
-class PathError(Exception):
-    """A path or method that is not served; carries the status and the text for the client.
+class NotServedError(Exception):
+    """What a request asks for is not served; carries the status, the text and header lines for the client."""
 
-    `allow` are the methods that would be served.
-    """
-
-    def __init__(self, status: int, text: str, allow: bytes = b"") -> None:
+    def __init__(self, status: int, text: str, headers: bytes = b"") -> None:
         super().__init__(text)
         self.status = status
         self.text = text
-        self.allow = allow
+        self.headers = headers
 
 
 _OWN = {
@@ -64,7 +61,7 @@ def understand(method: bytes, target: bytes) -> Asked:
     """What a request's method and target ask for; a query is ignored, as Triton does.
 
     Raises:
-        PathError: 404 for a path that is not served, 405 for another method than the path's.
+        NotServedError: 404 for a path that is not served, 405 for another method than the path's.
     """
     path = target.partition(b"?")[0]
     own = _OWN.get(path)
@@ -78,7 +75,7 @@ def understand(method: bytes, target: bytes) -> Asked:
     rest, version = parts[4:], None
     if rest[:1] == [b"versions"]:
         if len(rest) < 2 or not rest[1].isdigit() or len(rest[1]) > 18:
-            raise PathError(404, "a version is a whole number: /v2/models/NAME/versions/NUMBER/...")
+            raise NotServedError(404, "a version is a whole number: /v2/models/NAME/versions/NUMBER/...")
         version, rest = int(rest[1]), rest[2:]
     word = rest[0] if rest else b""
     if len(rest) > 1 or (rest and not word) or word not in _ACTIONS or not NAME.fullmatch(name):
@@ -91,11 +88,13 @@ def understand(method: bytes, target: bytes) -> Asked:
 def _check_method(method: bytes, needed: bytes, path: bytes) -> None:
     if method != needed and not (method == b"HEAD" and needed == b"GET"):
         allow = b"GET, HEAD" if needed == b"GET" else needed
-        raise PathError(405, f"{path.decode('latin-1')[:128]} takes {needed.decode()} only", allow)
+        raise NotServedError(
+            405, f"{path.decode('latin-1')[:128]} takes {needed.decode()} only", b"allow: %s\r\n" % allow
+        )
 
 
-def _not_served(path: bytes, parts: list[bytes]) -> PathError:
+def _not_served(path: bytes, parts: list[bytes]) -> NotServedError:
     shown = path[:128].decode("latin-1")
     if len(parts) > 2 and parts[1] == b"v2" and (parts[2] in _REFUSED or b"trace" in parts[4:]):
-        return PathError(403, f"{shown} is not open to clients: releases are managed by the control plane")
-    return PathError(404, f"{shown} is not served here: try /v2/models/NAME/infer or /v2/health/ready")
+        return NotServedError(403, f"{shown} is not open to clients: releases are managed by the control plane")
+    return NotServedError(404, f"{shown} is not served here: try /v2/models/NAME/infer or /v2/health/ready")

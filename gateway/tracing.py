@@ -48,7 +48,7 @@ class Tracer:
 
     def begin(self, request: Request) -> Span | None:
         """A span for this request, whose server is told of it as its parent; None when it is not sampled."""
-        given = parse_traceparent(request.values.get(b"traceparent", b""))
+        given = parse_traceparent(request.head.values.get(b"traceparent", b""))
         if given is None:
             if random.random() >= self._share:
                 return None
@@ -57,8 +57,7 @@ class Tracer:
             span = Span(given[0], os.urandom(8).hex(), given[1])
         else:
             return None
-        request.passed = [line for line in request.passed if not line.startswith(b"traceparent:")]
-        request.passed.append(f"traceparent: 00-{span.trace_id}-{span.span_id}-01\r\n".encode())
+        request.head = request.head.with_line(f"traceparent: 00-{span.trace_id}-{span.span_id}-01\r\n".encode())
         return span
 
 

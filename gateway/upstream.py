@@ -25,14 +25,14 @@ _INTERIM_MOST = 32
 class Listener(Protocol):
     """Who waits for an answer. `failed` may come at any time before the last `arrived`; nothing comes after either.
 
-    `arrived` brings the head the first time (then None) and what came of the body.
+    `arrived` brings the head the first time (then None), and what came of the body with its size.
     """
 
     connection: "Connection | None"
     attempt: int
     """The number of the attempt it awaits, 0 when it awaits none: it may give up before a connection was made."""
 
-    def arrived(self, head: AnswerHead | None, chunks: Chunks, is_last: bool) -> None: ...
+    def arrived(self, head: AnswerHead | None, chunks: Chunks, size: int, is_last: bool) -> None: ...
 
     def failed(self, outcome: Outcome, was_stale: bool) -> None: ...
 
@@ -41,8 +41,8 @@ class Connection(asyncio.Protocol):
     """One connection, carrying one request at a time for its listener."""
 
     __slots__ = (
-        "_chunks", "_head", "_held", "_interim", "_is_paused", "_is_told", "_missing", "_server", "listener",
-        "transport", "used",
+        "_chunks", "_head", "_held", "_interim", "_is_paused", "_is_told", "_is_trusted", "_missing", "_server",
+        "listener", "transport", "used",
     )  # fmt: skip
 
     def __init__(self, server: "Server") -> None:
@@ -50,6 +50,8 @@ class Connection(asyncio.Protocol):
         self.listener: Listener | None = None
         self.transport: asyncio.Transport | None = None
         self.used = self._is_paused = False
+        self._is_trusted = True
+        """May it be used again after this answer?"""
         self._chunks: ChunkReader | None = None
         self._head: AnswerHead | None = None
         self._is_told = False
@@ -82,8 +84,8 @@ class Connection(asyncio.Protocol):
         if self.listener is None:
             return
         if self._head is not None and exc is None and self._missing == UNTIL_CLOSE:
-            self._head.keep_alive = False
-            self._deliver([], True)
+            self._is_trusted = False
+            self._deliver([], 0, True)
         else:
             self._fail(self.used and self._head is None and not self._held and not self._interim)
 
@@ -108,7 +110,7 @@ class Connection(asyncio.Protocol):
                 self._held = data[at:]
                 reader.check_part(self._held)
                 return
-            head = reader.read(data[at:end])
+            head = reader[data[at:end]]
             at = end + 4
             if head.status >= 200:
                 break
@@ -116,63 +118,60 @@ class Connection(asyncio.Protocol):
             if head.status == 101 or not head.keep_alive or self._interim > _INTERIM_MOST:
                 raise AnswerError("not an answer")
         self._held = b""
-        if head.length == len(data) - at:  # The usual answer: all of it came at once.
+        length = head.length
+        if length == len(data) - at:  # The usual answer: all of it came at once.
             listener = self.listener
             assert listener is not None
             self._finish(head)
-            body: bytes | memoryview = data[at:] if head.length < _VIEWED_BYTES else memoryview(data)[at:]
-            listener.arrived(head, [body] if head.length else [], True)
+            body: bytes | memoryview = data[at:] if length < _VIEWED_BYTES else memoryview(data)[at:]
+            listener.arrived(head, [body] if length else [], length, True)
             return
         self._head = head
-        self._missing = head.length
-        if head.length == CHUNKED:
+        self._missing = length
+        if length == CHUNKED:
             self._chunks = ChunkReader(UNLIMITED)
         if len(data) > at:
             self._read_body(data[at:] if len(data) - at < _VIEWED_BYTES else memoryview(data)[at:])
         else:
-            self._deliver([], head.length == 0)
+            self._deliver([], 0, length == 0)
 
     def _read_body(self, data: bytes | memoryview) -> None:
-        missing = self._missing
+        missing, size = self._missing, len(data)
         if missing >= 0:
-            if len(data) > missing:
-                self._distrust()
-                data = data[:missing]
-            self._missing = missing - len(data)
-            self._deliver([data] if len(data) else [], self._missing == 0)
+            if size > missing:
+                self._is_trusted = False  # Something came behind the answer: it is dropped, and the connection too.
+                data, size = data[:missing], missing
+            self._missing = missing - size
+            self._deliver([data] if size else [], size, self._missing == 0)
         elif missing == UNTIL_CLOSE:
-            self._deliver([data], False)
+            self._deliver([data], size, False)
         else:
             chunks: Chunks = []
             assert self._chunks is not None
             behind = self._chunks.feed(bytes(data), chunks)
             if behind:
-                self._distrust()
-            self._deliver(chunks, behind is not None)
+                self._is_trusted = False
+            self._deliver(chunks, sum(map(len, chunks)), behind is not None)
 
-    def _distrust(self) -> None:
-        """Something came behind the answer: it is dropped, and the connection with it."""
-        assert self._head is not None
-        self._head.keep_alive = False
-
-    def _deliver(self, chunks: Chunks, is_last: bool) -> None:
+    def _deliver(self, chunks: Chunks, size: int, is_last: bool) -> None:
         listener, head = self.listener, self._head
         assert listener is not None
         told, self._is_told = self._is_told, True
         if is_last:
             assert head is not None
             self._finish(head)
-        listener.arrived(None if told else head, chunks, is_last)
+            self._head = self._chunks = None
+            self._is_told = False
+        listener.arrived(None if told else head, chunks, size, is_last)
 
     def _finish(self, head: AnswerHead) -> None:
+        """The answer is whole: let the next request use the connection."""
         assert self.transport is not None
         self.listener = None
         # Answered before it had read the whole request: what it would make of the rest is uncertain.
-        keep = head.keep_alive and not self.transport.get_write_buffer_size()
+        keep = head.keep_alive and self._is_trusted and not self.transport.get_write_buffer_size()
         if self._is_paused:
             self.resume_reading()
-        self._head = self._chunks = None
-        self._is_told = False
         self._interim = 0
         self.used = True
         self._server.ended(self, keep)

@@ -2,8 +2,8 @@
 
 import re
 
-from gateway.answers import CLOSE, error_body, status_line
-from gateway.heads import AnswerHead, Request
+from gateway.answers import CLOSE, error_body
+from gateway.heads import CHUNKED, AnswerHead, Request
 from gateway.lanes import Lane
 from gateway.paths import Asked
 from gateway.upstream import Chunks, Server
@@ -11,7 +11,6 @@ from gateway.windows import Outcome
 
 JOIN_BYTES = 64 * 1024
 """Requests up to this size are written as one piece."""
-_IDENTITY = b"accept-encoding: identity\r\n"
 _CLIENT_TEXT = re.compile(rb'\s*\{\s*"error"\s*:\s*"(failed to parse|Unable to parse)')
 """How Triton starts the texts of 500 answers that are the client's fault (a body that is not valid)."""
 _TELLING = (b"Traceback", b'File \\"')
@@ -20,39 +19,30 @@ _TELLING = (b"Traceback", b'File \\"')
 
 def request_parts(request: Request, asked: Asked, lane: Lane, server: Server, request_id: bytes) -> Chunks:
     """The request as it goes to a server: its head written anew, its body as it came (which only POST has)."""
-    is_post = request.method == b"POST"
-    lines = [lane.request_line(asked.action, is_post), server.host_line]
-    if is_post:
-        lines += request.passed
-        if b"content-length" not in request.values:
-            lines.append(b"content-length: %d\r\n" % request.size)
-    else:
-        lines += [line for line in request.passed if line[:15] != b"content-length:"]
-    if not request.accepts:
-        lines.append(_IDENTITY)
-    if not request.has_id:
-        lines.append(b"x-request-id: %s\r\n" % request_id)
-    lines.append(b"\r\n")
-    if not is_post or not request.size:
-        return [b"".join(lines)]
+    head = request.head
+    own = b"\r\n" if head.has_id else b"x-request-id: %s\r\n\r\n" % request_id
+    if head.length == CHUNKED and head.is_post:
+        own = b"content-length: %d\r\n%s" % (request.size, own)
+    first = lane.request_line(asked.action, head.is_post)
+    if not head.is_post or not request.size:
+        return [b"".join((first, server.host_line, head.forwarded, own))]
     if request.size <= JOIN_BYTES:
-        return [b"".join((*lines, *request.body))]
-    return [b"".join(lines), *request.body]
+        return [b"".join((first, server.host_line, head.forwarded, own, *request.body))]
+    return [b"".join((first, server.host_line, head.forwarded, own)), *request.body]
 
 
 def answer_lines(
     answer: AnswerHead, own_lines: bytes, close: bool, takes_chunks: bool, whole_size: int | None
-) -> tuple[list[bytes], bool]:
+) -> tuple[bytes, bool]:
     """An answer's head, and is its body to be sent in chunks? `whole_size` is the body's when all of it is there."""
-    is_chunked, lines = False, [status_line(answer.status), *answer.passed]
+    is_chunked, framing = False, b""
     if answer.length < 0:
         if whole_size is not None:
-            lines.append(b"content-length: %d\r\n" % whole_size)
+            framing = b"content-length: %d\r\n" % whole_size
         elif takes_chunks:
-            is_chunked = True
-            lines.append(b"transfer-encoding: chunked\r\n")
-    lines += (own_lines, b"\r\n" + CLOSE + b"\r\n" if close else b"\r\n\r\n")
-    return lines, is_chunked
+            is_chunked, framing = True, b"transfer-encoding: chunked\r\n"
+    end = b"\r\n" + CLOSE + b"\r\n" if close else b"\r\n\r\n"
+    return b"".join((answer.lines, framing, own_lines, end)), is_chunked
 
 
 def no_answer(outcome: Outcome, deadline_s: float) -> tuple[int, str]:
@@ -91,3 +81,9 @@ def shown_error(answer: AnswerHead, text: bytes, is_cut: bool, release: bytes, r
     return error_body(
         f"release {release.decode()} failed to answer this request (request id {request_id.decode('latin-1')})"
     )
+
+
+def shown_head(answer: AnswerHead, body: bytes) -> AnswerHead:
+    """The head of an answer whose body was replaced."""
+    passed = b"content-type: application/json\r\ncontent-length: %d\r\n" % len(body)
+    return AnswerHead(answer.status, answer.keep_alive, len(body), passed, {})

@@ -58,7 +58,7 @@ def _give(stage: Stage, end: ServerEnd, case: AnswerCase, pieces: Sequence[bytes
 
 
 def _answers(client: ClientEnd) -> list[Answered]:
-    return answers_to([one.method for one in client.handled], bytes(client.received), client.has_ended)
+    return answers_to([one.head.method for one in client.handled], bytes(client.received), client.has_ended)
 
 
 def _check(case: AnswerCase, answers: list[Answered], client: ClientEnd, model: bytes) -> None:

@@ -36,7 +36,7 @@ def judge(stage: Stage, case: Case, pieces: Iterable[bytes]) -> None:
         stage.run()
     stage.check_errors()
     stage.check_client(client)
-    answers = answers_to([one.method for one in client.handled], bytes(client.received), client.has_ended)
+    answers = answers_to([one.head.method for one in client.handled], bytes(client.received), client.has_ended)
     answers = [one for one in answers if one.status != 100]
     verdict = case.verdict
     if isinstance(verdict, Refused):

@@ -97,7 +97,7 @@ def try_head(random: Random, reader: RequestReader) -> None:
         return  # It would have ended sooner, or later.
     try:
         reader.check_part(head[: random.randrange(len(head) + 1)], 0)
-        request = reader.read(head)
+        read = reader[head]
     except RefusedError as exc:
         if exc.status not in (400, 413, 414, 417, 431, 501, 505):
             raise WrongReadingError(f"{head!r} was refused with {exc.status}") from exc
@@ -115,21 +115,21 @@ def try_head(random: Random, reader: RequestReader) -> None:
     values = {name: value for name, value in theirs.fields if name not in (b"connection", b"x-request-id")}
     ours = {
         name: value.replace(b"\t", b" ")
-        for name, value in request.values.items()
+        for name, value in read.values.items()
         if name not in (b"connection", b"x-request-id")
     }
-    if (request.method, request.target, ours) != (parser.get_method(), target, values):
-        raise WrongReadingError(f"{head!r} is {request.method!r} {request.target!r} {ours!r}, not {values!r}")
+    if (read.method, read.target, ours) != (parser.get_method(), target, values):
+        raise WrongReadingError(f"{head!r} is {read.method!r} {read.target!r} {ours!r}, not {values!r}")
     length = CHUNKED if b"transfer-encoding" in values else int(values.get(b"content-length", 0))
-    if request.length != length:
-        raise WrongReadingError(f"{head!r} has the length {request.length}")
+    if read.length != length:
+        raise WrongReadingError(f"{head!r} has the length {read.length}")
 
 
 def try_answer(random: Random, reader: AnswerReader) -> None:
     head = changed(random, _ANSWERS)
     try:
         reader.check_part(head)
-        reader.read(head)
+        reader[head]
     except AnswerError:
         return
 

@@ -13,7 +13,7 @@ from gateway.counters import HISTOGRAM, SLOT_CELLS, STARTED
 from gateway.dispatch import Dispatcher
 from gateway.exchange import Exchange
 from gateway.front import Exchanging, Front
-from gateway.heads import Request
+from gateway.heads import AnswerHead, AnswerReader, Request, RequestHead, RequestReader
 from gateway.http1 import ClientConnection
 from gateway.lanes import Lane, LiveRoute, Room
 from gateway.live import Servers, Staging
@@ -150,8 +150,8 @@ class Stage:
     def handle(self, request: Request, client: ClientConnection) -> Exchanging | None:
         end = self.clients[client]
         end.handled.append(request)
-        method = b"GET" if request.method == b"HEAD" else request.method
-        self._asked.add((method, _key(request.target), b"".join(request.body) if method == b"POST" else b""))
+        method = b"GET" if request.head.method == b"HEAD" else request.head.method
+        self._asked.add((method, _key(request.head.target), b"".join(request.body) if method == b"POST" else b""))
         return self.dispatcher.handle(request, client)
 
     def _check_asked(self, got: Got) -> None:
@@ -237,9 +237,9 @@ class Stage:
             raise WrongError("something was written after the connection was closed")
         handled = end.handled
         check_read(handled, requests_of(b"".join(end.sent)))
-        answers = answers_to([one.method for one in handled], bytes(end.received), end.has_ended and not end.left)
+        answers = answers_to([one.head.method for one in handled], bytes(end.received), end.has_ended and not end.left)
         continues = [one for one in answers if one.status < 200]
-        if len(continues) > sum(one.expects for one in handled) + 1 or any(one.status != 100 for one in continues):
+        if len(continues) > sum(one.head.expects for one in handled) + 1 or any(one.status != 100 for one in continues):
             raise WrongError(f"interim answers that were not asked for: {continues!r}")
         finals = [one for one in answers if one.status >= 200]
         if len(finals) > len(handled):
@@ -251,9 +251,9 @@ class Stage:
             if index < len(finals) - 1 and (not one.is_whole or one.fields.get(b"connection") == b"close"):
                 raise WrongError(f"an answer behind the last one: {finals!r}")
         for request, one in zip(handled, finals, strict=False):
-            request_id = one.fields.get(b"x-request-id")
-            if request.has_id and request_id is not None and request_id != request.values[b"x-request-id"]:
-                raise WrongError(f"the answer to {request_id!r} for {request.values[b'x-request-id']!r}")
+            request_id, head = one.fields.get(b"x-request-id"), request.head
+            if head.has_id and request_id is not None and request_id != head.values[b"x-request-id"]:
+                raise WrongError(f"the answer to {request_id!r} for {head.values[b'x-request-id']!r}")
             echo = one.fields.get(b"x-echo")
             if echo is not None and request_id is not None and echo != request_id:
                 raise WrongError(f"{request_id!r} was answered what the server said to {echo!r}")
@@ -313,6 +313,8 @@ class Stage:
         if leaks:
             raise WrongError(f"held at rest: {leaks}")
         self._check_idle()
+        for reader in (self.front.reader, self._known._reader):
+            check_remembered(reader)
         heads = self._cells[: _SLOTS * HISTOGRAM].tolist()
         for slot in range(0, len(heads), HISTOGRAM):
             if heads[slot + STARTED] != sum(heads[slot : slot + STARTED]):
@@ -335,6 +337,17 @@ class Stage:
 SERVER_KEYS = (*((address, False) for address in (STABLE, CANDIDATE, SECOND)), (SHADOW, False), (SHADOW, True))
 
 
+def check_remembered(reader: RequestReader | AnswerReader) -> None:
+    """Equal heads share one: is each still as it was read? They are forgotten then."""
+    known: dict[bytes, RequestHead | AnswerHead] = dict(reader.items())
+    reader.clear()
+    for data, head in known.items():
+        names = [name for name in head.__slots__ if name != "way"]
+        if changed := [name for name in names if getattr(head, name) != getattr(reader[data], name)]:
+            raise WrongError(f"what was remembered of {data!r} changed: {changed}")
+    reader.clear()
+
+
 def _is_idle(connection: Connection) -> bool:
     transport = connection.transport
     return connection.listener is None and transport is not None and transport.is_reading()
@@ -351,17 +364,18 @@ def _key(target: bytes) -> bytes:
 def check_read(handled: list[Request], read: list[Read]) -> None:
     """Is each request that was taken one that llhttp reads there too, with the same fields and body?"""
     for index, request in enumerate(handled):
+        head = request.head
         if index >= len(read):
-            raise WrongError(f"request {index} was taken, and llhttp reads none: {request.line!r} {request.values!r}")
+            raise WrongError(f"request {index} was taken, and llhttp reads none: {head.line!r} {head.values!r}")
         other = read[index]
         target = other.target
         if target[:1] != b"/":
             target = b"/" + target.split(b"/", 3)[3]
         body = b"".join(request.body)
-        if (request.method, request.target) != (other.method, target) or not is_same(body, other.body):
-            raise WrongError(f"{request.method!r} {request.target!r} {body!r} was taken, llhttp reads {other!r}")
+        if (head.method, head.target) != (other.method, target) or not is_same(body, other.body):
+            raise WrongError(f"{head.method!r} {head.target!r} {body!r} was taken, llhttp reads {other!r}")
         if request.size != len(body):
             raise WrongError(f"a body of {len(body)} bytes was counted as {request.size}")
-        for name, value in request.values.items():
+        for name, value in head.values.items():
             if name[-10:] != b"connection" and (name, value) not in other.fields:
                 raise WrongError(f"{name!r}: {value!r} was taken, llhttp reads {other.fields!r}")

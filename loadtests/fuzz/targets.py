@@ -109,7 +109,7 @@ def _sent(stage: Stage, grammar: Grammar, data: bytes, random: Random) -> Client
 
 
 def _taken(client: ClientEnd) -> list[tuple[bytes, bytes, bytes]]:
-    return [(one.method, one.target, b"".join(one.body)) for one in client.handled]
+    return [(one.head.method, one.head.target, b"".join(one.body)) for one in client.handled]
 
 
 # The servers' side

@@ -95,7 +95,7 @@ class Play:
     def answers(self, client: ClientEnd) -> list[tuple[int, bytes]]:
         self.stage.check_errors()
         self.stage.check_client(client)
-        methods = [one.method for one in client.handled]
+        methods = [one.head.method for one in client.handled]
         found: list[Answered] = answers_to(methods, bytes(client.received), client.has_ended)
         return [(one.status, one.body) for one in found]
 

@@ -10,7 +10,7 @@ from gateway.changes import change_between
 from gateway.counters import FALLBACKS, STARTED, Slab, Slot
 from gateway.errors import SlotsExhaustedError
 from gateway.ledger import KEPT_AFTER_S, Ledger
-from gateway.paths import Kind, PathError, understand
+from gateway.paths import Kind, NotServedError, understand
 from gateway.routes import Candidate, Route, RouteTable
 from gateway.windows import Outcome, Role, bucket_of
 
@@ -177,10 +177,10 @@ def test_paths_that_are_served(
     ],
 )  # fmt: skip
 def test_paths_that_are_not_served(status: int, method: str, path: str) -> None:
-    with pytest.raises(PathError) as refused:
+    with pytest.raises(NotServedError) as refused:
         understand(method.encode(), path.encode())
     assert refused.value.status == status
-    assert bool(refused.value.allow) == (status == 405)
+    assert bool(refused.value.headers) == (status == 405)
 
 
 @dataclass

@@ -43,7 +43,7 @@ def test_about_a_third_of_the_inputs_is_valid_and_all_of_them_are_taken() -> Non
             for piece in grammar.pieces(data):
                 client.send(piece)
                 stage.run()
-            answers = answers_to([one.method for one in client.handled], bytes(client.received), client.has_ended)
+            answers = answers_to([one.head.method for one in client.handled], bytes(client.received), client.has_ended)
             if is_valid and not any(one.status == 503 for one in answers):
                 assert client.handled
                 assert len([one for one in answers if one.status >= 200]) == len(client.handled)

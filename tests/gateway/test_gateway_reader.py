@@ -28,7 +28,7 @@ def drops(data: bytes, size: int = 1) -> list[bytes]:
 
 
 def answers(client: ClientEnd) -> list[Answered]:
-    found = answers_to([one.method for one in client.handled], bytes(client.received), client.has_ended)
+    found = answers_to([one.head.method for one in client.handled], bytes(client.received), client.has_ended)
     return [one for one in found if one.status != 100]
 
 

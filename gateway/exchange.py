@@ -217,7 +217,7 @@ class Exchange:
         self._leave(status)
         if client is not None:
             retry = b"retry-after: 1\r\n" if status == 503 else b""
-            client.answer(self.request, status, error_body(text), b"%s\r\n%s" % (self.own_lines, retry))
+            client.answer(self.request, status, error_body(text), b"%s%s\r\n%s" % (self.own_lines, self.request_id, retry))
 
     # The answer (upstream.Listener)
 
@@ -310,7 +310,12 @@ class Exchange:
         """Over: give back what it held. `status` is what the client saw, 0 for nothing."""
         plane = self._plane
         plane.in_flight.discard(self)
-        self._leave_lane()
+        seat = self._seat
+        if seat is not None:
+            self._seat = None
+            seat.leave()
+        elif self._queue is not None:
+            self._leave_lane()
         self._client = None
         if self.request.held_bytes:
             plane.memory.release(self.request)
@@ -356,12 +361,10 @@ class Exchange:
 
     @property
     def own_lines(self) -> bytes:
-        """The gateway's own fields of the answer's head, the last one's line end left out."""
+        """The gateway's own fields of the answer's head, up to the request's id."""
         if self.fell_back:
-            return b"x-sluice-fallback: %s\r\n%s%s" % (
-                self.assigned.release_name, self.lane.own_lines, self.request_id,
-            )  # fmt: skip
-        return self.lane.own_lines + self.request_id
+            return b"x-sluice-fallback: %s\r\n%s" % (self.assigned.release_name, self.lane.own_lines)
+        return self.lane.own_lines
 
     def _write_part(self, head: AnswerHead) -> None:
         """Write what has arrived; the head goes out with the first part."""
@@ -384,8 +387,9 @@ class Exchange:
 
     def _begin_answer(self, client: ClientConnection, head: AnswerHead, whole_size: int | None) -> bytes:
         self._will_close = client.will_close(self.request)
+        own_lines = self.own_lines if self.fell_back else self.lane.own_lines
         lines, self._is_chunked = answer_lines(
-            head, self.own_lines, self._will_close, self.request.head.takes_chunks, whole_size
+            head, own_lines, self.request_id, self._will_close, self.request.head.takes_chunks, whole_size
         )
         return lines
 

@@ -297,7 +297,8 @@ class ClientConnection(asyncio.Protocol):
         self._exchange = None
         if request is not None and request.held_bytes:
             self._front.memory.release(request)
-        if self._state != _BUSY or not self._is_open:
+        transport = self.transport
+        if self._state != _BUSY or transport is None or self._is_closing or transport.is_closing():
             return
         self._answered += 1
         if not keep_alive:

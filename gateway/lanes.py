@@ -79,7 +79,7 @@ class Lane:
     """One release of a route: its pool and its counters, by role."""
 
     __slots__ = (
-        "_lines", "_waiting", "answered_s", "answered_slot", "breaker", "in_flight", "mean_s", "most", "own_lines",
+        "_waiting", "answered_s", "answered_slot", "breaker", "in_flight", "mean_s", "most", "own_lines", "path",
         "pinned_slot", "pool", "release", "release_name", "room", "slots",
     )  # fmt: skip
 
@@ -87,6 +87,7 @@ class Lane:
         self.release = release
         self.release_name = f"{model}/{release}".encode()
         self.own_lines = b"x-sluice-release: %s\r\nx-request-id: " % self.release_name
+        """The gateway's own fields of an answer's head, but for the request's id behind them."""
         self.pool = pool
         self.slots = slots
         self.room = room
@@ -97,17 +98,8 @@ class Lane:
         self.answered_s = self.mean_s = 0.0
         """When the last good answer came, and the mean of latencies, recent ones counting more."""
         self._waiting: deque[Waiting] = deque()
-        self._lines: dict[bytes, bytes] = {}
-
-    def request_line(self, action: bytes, is_post: bool) -> bytes:
-        """The first line of a request to this release, with its end."""
-        line = self._lines.get(action)
-        if line is None:
-            model = self.release_name.rpartition(b"/")[0]
-            method = b"POST" if is_post else b"GET"
-            line = b"%s /v2/models/%s/versions/%d%s HTTP/1.1\r\n" % (method, model, self.release, action)
-            self._lines[action] = line
-        return line
+        self.path = f"/v2/models/{model}/versions/{release}".encode()
+        """What a server knows the release by."""
 
     # Room
 

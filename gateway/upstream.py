@@ -190,6 +190,7 @@ class Connection(asyncio.Protocol):
         assert self.transport is not None
         assert self.listener is None
         self.listener = listener
+        listener.connection = self
         if len(data) == 1:
             self.transport.write(data[0])
         else:
@@ -213,7 +214,8 @@ class Server:
 
     def __init__(self, address: str, connect_timeout_s: float, reader: AnswerReader) -> None:
         self.address = address
-        self.host_line = b"host: %s\r\n" % address.encode()
+        self.line_end = b" HTTP/1.1\r\nhost: %s\r\n" % address.encode()
+        """What follows the path in a request to it."""
         host, _, port = address.rpartition(":")
         self._host, self._port = host.strip("[]"), int(port)
         self._connect_timeout_s = connect_timeout_s
@@ -235,9 +237,7 @@ class Server:
         """Send a request. `fresh` asks for a new connection, after a kept one turned out to be closed."""
         self.in_flight += 1
         if self._idle and not fresh:
-            connection = self._idle.pop()
-            listener.connection = connection
-            connection.send(listener, data)
+            self._idle.pop().send(listener, data)
             return
         task = asyncio.get_running_loop().create_task(self._connect_and_send(listener, listener.attempt, data))
         self._connecting.add(task)
@@ -262,7 +262,6 @@ class Server:
             self.in_flight -= 1
             listener.failed(Outcome.RESET, False)
         else:
-            listener.connection = connection
             connection.send(listener, data)
 
     def ended(self, connection: Connection, keep: bool) -> None:

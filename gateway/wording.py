@@ -3,7 +3,7 @@
 import re
 
 from gateway.answers import CLOSE, error_body
-from gateway.heads import CHUNKED, AnswerHead, Request
+from gateway.heads import CHUNKED, END, AnswerHead, Request
 from gateway.lanes import Lane
 from gateway.paths import Asked
 from gateway.upstream import Chunks, Server
@@ -13,6 +13,7 @@ JOIN_BYTES = 64 * 1024
 """Requests up to this size are written as one piece."""
 _CLIENT_TEXT = re.compile(rb'\s*\{\s*"error"\s*:\s*"(failed to parse|Unable to parse)')
 """How Triton starts the texts of 500 answers that are the client's fault (a body that is not valid)."""
+_CLOSING_END = b"\r\n" + CLOSE + b"\r\n"
 _TELLING = (b"Traceback", b'File \\"')
 """What shows that an error's text tells of the server's inside."""
 
@@ -21,28 +22,26 @@ def request_parts(request: Request, asked: Asked, lane: Lane, server: Server, re
     """The request as it goes to a server: its head written anew, its body as it came (which only POST has)."""
     head = request.head
     own = b"\r\n" if head.has_id else b"x-request-id: %s\r\n\r\n" % request_id
-    if head.length == CHUNKED and head.is_post:
+    if not head.is_post:
+        return [b"".join((b"GET ", lane.path, asked.action, server.line_end, head.forwarded, own))]
+    if head.length == CHUNKED:
         own = b"content-length: %d\r\n%s" % (request.size, own)
-    first = lane.request_line(asked.action, head.is_post)
-    if not head.is_post or not request.size:
-        return [b"".join((first, server.host_line, head.forwarded, own))]
     if request.size <= JOIN_BYTES:
-        return [b"".join((first, server.host_line, head.forwarded, own, *request.body))]
-    return [b"".join((first, server.host_line, head.forwarded, own)), *request.body]
+        return [b"".join((b"POST ", lane.path, asked.action, server.line_end, head.forwarded, own, *request.body))]
+    return [b"".join((b"POST ", lane.path, asked.action, server.line_end, head.forwarded, own)), *request.body]
 
 
 def answer_lines(
-    answer: AnswerHead, own_lines: bytes, close: bool, takes_chunks: bool, whole_size: int | None
+    answer: AnswerHead, own_lines: bytes, request_id: bytes, close: bool, takes_chunks: bool, whole_size: int | None
 ) -> tuple[bytes, bool]:
     """An answer's head, and is its body to be sent in chunks? `whole_size` is the body's when all of it is there."""
-    is_chunked, framing = False, b""
-    if answer.length < 0:
-        if whole_size is not None:
-            framing = b"content-length: %d\r\n" % whole_size
-        elif takes_chunks:
-            is_chunked, framing = True, b"transfer-encoding: chunked\r\n"
-    end = b"\r\n" + CLOSE + b"\r\n" if close else b"\r\n\r\n"
-    return b"".join((answer.lines, framing, own_lines, end)), is_chunked
+    end = _CLOSING_END if close else END
+    if answer.length >= 0:
+        return b"".join((answer.lines, own_lines, request_id, end)), False
+    if whole_size is not None:
+        return b"".join((answer.lines, b"content-length: %d\r\n" % whole_size, own_lines, request_id, end)), False
+    framing = b"transfer-encoding: chunked\r\n" if takes_chunks else b""
+    return b"".join((answer.lines, framing, own_lines, request_id, end)), takes_chunks
 
 
 def no_answer(outcome: Outcome, deadline_s: float) -> tuple[int, str]:

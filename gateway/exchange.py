@@ -217,7 +217,9 @@ class Exchange:
         self._leave(status)
         if client is not None:
             retry = b"retry-after: 1\r\n" if status == 503 else b""
-            client.answer(self.request, status, error_body(text), b"%s%s\r\n%s" % (self.own_lines, self.request_id, retry))
+            client.answer(
+                self.request, status, error_body(text), b"%s%s\r\n%s" % (self.own_lines, self.request_id, retry)
+            )
 
     # The answer (upstream.Listener)
 

@@ -24,14 +24,16 @@ MirroredCallback = Callable[[Exchange, Chunks | None, AnswerHead, Chunks | None,
 large to be recorded. Not called for a copy that failed."""
 
 
-PENDING_PER_TURN = 4
-"""One copy is sent in a turn of the loop, and one more for each so many that wait."""
+GATHERED_S = 0.001
+"""Copies wait so long for others: those that are sent together are answered together, and wake everybody less often."""
+SENT_PER_TURN, PENDING_PER_TURN = 2, 8
+"""So many copies are sent in a turn of the loop, and one more for each so many that wait."""
 
 
 class MirrorBudget:
     """What all copies of a worker may use together, and those that wait for their turn to be sent.
 
-    Clients come first: copies are sent between the loop's turns, a few at a time.
+    Clients come first: copies are gathered, then sent between the loop's turns, a few at a time.
     """
 
     __slots__ = ("_is_sending", "_pending", "bytes_most", "copies", "held_bytes", "in_flight_most", "memory",
@@ -51,11 +53,11 @@ class MirrorBudget:
         self._pending.append(copy)
         if not self._is_sending:
             self._is_sending = True
-            asyncio.get_running_loop().call_soon(self._send_some)
+            asyncio.get_running_loop().call_later(GATHERED_S, self._send_some)
 
     def _send_some(self) -> None:
         pending = self._pending
-        for _ in range(min(len(pending), 1 + len(pending) // PENDING_PER_TURN)):
+        for _ in range(min(len(pending), SENT_PER_TURN + len(pending) // PENDING_PER_TURN)):
             copy = pending.popleft()
             if copy in self.copies:  # Else its time was up before its turn.
                 copy.send()

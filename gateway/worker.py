@@ -34,8 +34,9 @@ LOOK_EVERY_S = 0.5
 """How often connections are looked at for those that have had their time; in draining with every tick."""
 LOOKED_AT, CUT_AT_ONCE = 500, 8
 """Connections that are looked at, and closed, in one turn of the loop."""
-GC_THRESHOLDS = (50_000, 50, 1000)
-"""A request leaves almost no cycles behind, so looking for them can wait; and what stays is frozen, not looked at."""
+GC_THRESHOLDS = (10_000, 50, 1000)
+"""A request leaves almost no cycles behind, so looking for them can wait; and what stays is frozen, not looked at. The
+first is what a table of thousands makes a worker look at in one go: 0.4 ms."""
 FREEZE_AFTER = 500
 """Routes that were asked for the first time, after which what is known is frozen again."""
 

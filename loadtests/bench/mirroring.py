@@ -5,16 +5,24 @@ At half of saturation, requests at planned times: the client's p99 with copies t
 takes 50 ms, and that accepts connections and never reads, each as a ratio to without. Saturation is that of our gateway
 with copies, measured at the start; all at half of it get the same rate, over as many connections as it takes.
 
+The target shares the cores with everybody else here, as it would not elsewhere. What that alone costs is told too: without
+copies, beside a target that somebody else asks as often (`beside_load`).
+
 The candidate's weight is 0, since our gateway copies only what stable answers; the keys are hashed all the same.
 """
 
+import json
+import sys
+import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
 
 import httpx
 
 from loadtests.bench.client import Ask
+from loadtests.bench.processes import running
 from loadtests.bench.rows import Comparison
 from loadtests.bench.stage import Stage, Target
 from loadtests.bench.work import Turn, measure, send, turn
@@ -26,7 +34,10 @@ CONNECTIONS = 16
 HALF_CONNECTIONS = 64
 SATURATED, HALF = "mirror", "mirror_half"
 MANNERS = (AT_ONCE, IN_50MS, UNREAD)
-WITHOUT = "without"
+WITHOUT, BESIDE_LOAD = "without", "beside_load"
+LOAD_S = 60.0
+"""More than any turn takes: the load beside is stopped with it."""
+STARTS_S = 0.5
 
 Measure = Callable[[], dict[str, float]]
 
@@ -68,6 +79,7 @@ class Mirroring:
             *(turn(SATURATED, target, closed(target), pids) for target in plain),
             *(_counted(SATURATED, target, closed(target), pids, mirrors[AT_ONCE]) for target in copying),
             *(turn(HALF, target, half(target), pids) for target in ours.values()),
+            _beside_load(ours[WITHOUT], half(ours[WITHOUT]), pids, mirrors[AT_ONCE], stage.folder(BESIDE_LOAD)),
         ]
 
     def comparisons(self, subjects: Mapping[str, Sequence[str]]) -> list[Comparison]:
@@ -77,7 +89,11 @@ class Mirroring:
             for peer in subjects.get(SATURATED, ())
             if _copying(peer) in subjects[SATURATED]
         ]
-        felt = [Comparison(HALF, f"p99_ratio_to_{WITHOUT}.{manner}", "p99_us", manner, WITHOUT) for manner in MANNERS]
+        felt = [
+            Comparison(HALF, f"p99_ratio_to_{WITHOUT}.{subject}", "p99_us", subject, WITHOUT)
+            for subject in (*MANNERS, BESIDE_LOAD)
+        ]
+        felt.append(Comparison(HALF, f"p99_ratio_to_{BESIDE_LOAD}.{AT_ONCE}", "p99_us", AT_ONCE, BESIDE_LOAD))
         return [*cost, *felt]
 
 
@@ -94,6 +110,19 @@ def _counted(load: str, target: Target, ask: Ask, upstreams: Sequence[int], mirr
         return {**figures, "copied_share": (_asked(mirror) - before) / figures["answered"]}
 
     return Turn(load, target.name, measured)
+
+
+def _beside_load(target: Target, ask: Ask, upstreams: Sequence[int], mirror: str, folder: Path) -> Turn:
+    """This gateway copies nothing, while the mirror's target is asked as often as if it did."""
+    beside = replace(ask, address=mirror, seconds=LOAD_S)
+    command = [sys.executable, "-m", "loadtests.bench.client", json.dumps(asdict(beside))]
+
+    def measured() -> dict[str, float]:
+        with running("the load on the mirror", command, folder / "log"):
+            time.sleep(ask.warm_s + STARTS_S)
+            return measure(target, ask, upstreams)
+
+    return Turn(HALF, BESIDE_LOAD, measured)
 
 
 def _asked(address: str) -> int:

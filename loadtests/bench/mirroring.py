@@ -5,8 +5,8 @@ At half of saturation, requests at planned times: the client's p99 with copies t
 takes 50 ms, and that accepts connections and never reads, each as a ratio to without. Saturation is that of our gateway
 with copies, measured at the start; all at half of it get the same rate, over as many connections as it takes.
 
-The target shares the cores with everybody else here, as it would not elsewhere. What that alone costs is told too: without
-copies, beside a target that somebody else asks as often (`beside_load`).
+The target shares the cores with everybody else here, as it would not elsewhere. What that alone costs is told too:
+without copies, beside a target that somebody else asks as often (`beside_load`).
 
 The candidate's weight is 0, since our gateway copies only what stable answers; the keys are hashed all the same.
 """

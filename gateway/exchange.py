@@ -6,6 +6,7 @@ says of `wording`.
 
 from time import monotonic  # The loop's own clock is cached and counts milliseconds.
 
+from gateway import wording
 from gateway.answers import error_body
 from gateway.counters import FALLBACKS, RETRIES, STARTED, Slot
 from gateway.heads import AnswerHead, Request
@@ -17,16 +18,7 @@ from gateway.tracing import Span
 from gateway.upstream import Chunks, Connection, Server
 from gateway.way import Way
 from gateway.windows import Outcome
-from gateway.wording import (
-    answer_lines,
-    is_clients_fault,
-    last_chunk,
-    no_answer,
-    one_chunk,
-    request_parts,
-    shown_error,
-    shown_head,
-)
+from gateway.wording import answer_lines, request_parts
 
 HELD_BYTES = 64 * 1024
 """A good answer is held back up to this size, so that a server that breaks inside it can still be replaced."""
@@ -75,7 +67,6 @@ class Exchange:
 
     @property
     def is_waiting(self) -> bool:
-        """Does it wait for room?"""
         return self._queue is not None
 
     @property
@@ -213,7 +204,7 @@ class Exchange:
 
     def _give_up(self, outcome: Outcome) -> None:
         self._count(outcome)
-        client, (status, text) = self._client, no_answer(outcome, self.way.deadline_s)
+        client, (status, text) = self._client, wording.no_answer(outcome, self.way.deadline_s)
         self._leave(status)
         if client is not None:
             retry = b"retry-after: 1\r\n" if status == 503 else b""
@@ -257,20 +248,12 @@ class Exchange:
             if slot is not None:
                 slot.ended_ok(latency_s * 1e6)
                 self._slot = None
-        plane = self._plane
-        is_told = (plane.is_recording or self.way.live.mirror is not None) and self._is_good_inference
+        plane, way = self._plane, self.way
+        is_inference = way.asked.kind is Kind.INFER and head.status == 200 and self._client is not None
+        is_told = is_inference and (plane.is_recording or way.live.mirror is not None)
         self._write_last(head)
         if is_told:
             plane.observer.answered(self)
-
-    @property
-    def _is_good_inference(self) -> bool:
-        return (
-            self._client is not None
-            and self.head is not None
-            and self.head.status == 200
-            and self.way.asked.kind is Kind.INFER
-        )
 
     def recordable(self) -> Chunks | None:
         """The answer's body, if it is small enough to be recorded."""
@@ -279,26 +262,24 @@ class Exchange:
         return self._answer if self._kept is None else self._kept + self._answer
 
     def _ended_badly(self, head: AnswerHead) -> None:
-        status, text = head.status, b"".join(self._answer)
-        if status == 500 and is_clients_fault(text):
+        status, text, now = head.status, b"".join(self._answer), monotonic()
+        if status == 500 and wording.is_clients_fault(text):
             head = head.as_status(400)  # Which it is: see facts on Triton, server#8762.
         elif status >= 500 or (status == 404 and _NO_VERSION in text):
-            now = monotonic()
             outcome = Outcome.SERVER_ERROR if status >= 500 else Outcome.UNAVAILABLE
             self._plane.blame(self.lane, self._server, now)
             if self._try_elsewhere(outcome, now):
                 return
             self._count(outcome)
         else:
-            now = monotonic()
             self.lane.answered(now, self.lane.mean_s)
             if self._server is not None:
                 self._server.health.succeeded(now)
         self._count(Outcome.CLIENT_ERROR)
-        shown = shown_error(head, text, self.size > HELD_BYTES, self.lane.release_name, self.request_id)
+        shown = wording.shown_error(head, text, self.size > HELD_BYTES, self.lane.release_name, self.request_id)
         if shown is not None:
             self._answer, self.size = [shown], len(shown)
-            head = shown_head(head, shown)
+            head = wording.shown_head(head, shown)
         self.head = head
         self._write_last(head)
 
@@ -384,7 +365,7 @@ class Exchange:
         if self.way.asked.kind is Kind.GENERATE:
             self._ends_s = self.attempt_ends_s = monotonic() + self.way.deadline_s  # From part to part.
         if self.request.head.method != b"HEAD":
-            parts += one_chunk(body) if self._is_chunked else body
+            parts += wording.one_chunk(body) if self._is_chunked else body
         client.write_parts(parts)
 
     def _begin_answer(self, client: ClientConnection, head: AnswerHead, whole_size: int | None) -> bytes:
@@ -404,7 +385,7 @@ class Exchange:
         is_head = self.request.head.method == b"HEAD"
         if self._has_begun:
             if not is_head:
-                client.write_parts(last_chunk(body) if self._is_chunked else body)
+                client.write_parts(wording.last_chunk(body) if self._is_chunked else body)
         else:
             lines = self._begin_answer(client, head, self.size)
             if is_head:

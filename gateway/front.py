@@ -4,7 +4,8 @@ Decides who may connect; reads and writes nothing.
 """
 
 import resource
-from collections import Counter
+from collections import Counter, deque
+from collections.abc import Iterator
 from typing import TYPE_CHECKING, Protocol
 
 from gateway.chunks import ChunkLimits
@@ -14,6 +15,11 @@ from gateway.memory import ByteLedger
 
 if TYPE_CHECKING:
     from gateway.http1 import ClientConnection
+
+
+DRIPS_PER_TICK = 100
+"""So many pieces of requests that are not whole yet are read in a tick (20 a second); who sends more waits for a later
+one. Thousands that send a byte each at the same moment would hold everybody else up for tens of milliseconds."""
 
 
 class Exchanging(Protocol):
@@ -49,6 +55,9 @@ class Front:
         self.accepted = 0
         self.refused: Counter[int] = Counter()
         """Requests and connections that never became an exchange, by status."""
+        self._drips_left = DRIPS_PER_TICK
+        self._dripping: deque[ClientConnection] = deque()
+        """Who is not read on before a later tick."""
 
     def enter(self, connection: "ClientConnection", address: str) -> bool:
         """A connection was made; False when there are too many."""
@@ -64,6 +73,20 @@ class Front:
         self._by_address[address] -= 1
         if not self._by_address[address]:
             del self._by_address[address]
+
+    def may_read_on(self, connection: "ClientConnection") -> bool:
+        """A piece came, and the request is not whole. False: read on when a tick says so."""
+        self._drips_left -= 1
+        if self._drips_left >= 0:
+            return True
+        self._dripping.append(connection)
+        return False
+
+    def tick(self) -> Iterator["ClientConnection"]:
+        """Who may be read on now: half of what this tick has room for, since others send pieces too."""
+        self._drips_left = DRIPS_PER_TICK
+        for _ in range(min(len(self._dripping), DRIPS_PER_TICK // 2)):
+            yield self._dripping.popleft()
 
 
 def most_connections() -> int:

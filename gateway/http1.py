@@ -133,10 +133,6 @@ class ClientConnection(asyncio.Protocol):
             self._await_next()
             self._go_on()
 
-    @property
-    def _unsent_bytes(self) -> int:
-        return self.transport.get_write_buffer_size() if self.transport is not None else 0
-
     def _note_unread(self, size: int) -> None:
         self._front.memory.held_bytes += size - self._unread
         self._unread = size
@@ -189,15 +185,20 @@ class ClientConnection(asyncio.Protocol):
             self.deadline_s = self._loop.time() + self._front.limits.head_timeout_s
         self._front.reader.check_part(data, self._scanned)
         self._held, self._scanned = data, max(0, len(data) - 3)
-        self._read_on()
+        self._read_on(is_drip=True)
         return b""
 
-    def _read_on(self) -> None:
-        """More must come for the request to be whole."""
+    def _read_on(self, is_drip: bool = False) -> None:
+        """More must come for the request to be whole. `is_drip`: little came of it now."""
         if self._has_ended:
             self._drop()
             self._close()
         else:
+            self._pause_reading(is_drip and not self._front.may_read_on(self))
+
+    def tick(self) -> None:
+        """What dripped may be read on (Front.may_read_on)."""
+        if self._state in (_SIZED, _CHUNKS) or (self._state == _HEAD and self._held and not self._is_slow):
             self._pause_reading(False)
 
     def _begin_body(self, request: Request, state: int) -> None:
@@ -208,7 +209,8 @@ class ClientConnection(asyncio.Protocol):
         if head.length > 0 or head.length == CHUNKED:
             if not self._front.memory.has_room(max(head.length, 0)):
                 raise RefusedError(503, "too many bodies are held at the moment; try again in a second")
-            if head.expects and self._unsent_bytes < UNSENT_BYTES:
+            assert self.transport is not None
+            if head.expects and self.transport.get_write_buffer_size() < UNSENT_BYTES:
                 self.write(_CONTINUE)
         self._read_on()
 
@@ -223,11 +225,12 @@ class ClientConnection(asyncio.Protocol):
         self._came(request, len(data))
         if request.size == request.head.length:
             self._hand_on(request, 0, behind)
+        elif len(data) < _SCRAP_BYTES:
+            self._read_on(is_drip=True)
 
     def _read_chunks(self, data: bytes) -> None:
         request, chunks = self._request, self._chunks
-        assert request is not None
-        assert chunks is not None
+        assert request is not None and chunks is not None
         known = len(request.body)
         behind = chunks.feed(data, request.body)
         if len(request.body) - known > _PIECES:
@@ -236,6 +239,8 @@ class ClientConnection(asyncio.Protocol):
         if behind is not None:
             self._chunks = None
             self._hand_on(request, 0, behind)
+        elif len(data) < _SCRAP_BYTES:
+            self._read_on(is_drip=True)
 
     def _came(self, request: Request, size: int) -> None:
         """Account for bytes of a body that takes more than one read."""
@@ -324,7 +329,6 @@ class ClientConnection(asyncio.Protocol):
             transport.write(data)
 
     def write_parts(self, parts: list[bytes | memoryview]) -> None:
-        """Write what is too large to be joined."""
         transport = self.transport
         if transport is not None and not self._is_closing and not transport.is_closing():
             transport.writelines(parts)

@@ -143,6 +143,10 @@ class Worker:
         self._staging.sweep()
         self._dispatcher.expire()
         self._front.is_tight = self._memory.is_tight
+        for number, connection in enumerate(self._front.tick(), 1):
+            connection.tick()
+            if number % CUT_AT_ONCE == 0:
+                await asyncio.sleep(0)
         if now - self._looked >= LOOK_EVERY_S or self._stopping.is_set():
             self._looked = now
             await self._cut_late_clients(now)

@@ -146,6 +146,8 @@ def own_clients(manner: str, extent: Extent, address: str) -> dict[str, float]:
 
 
 SLOWHTTPTEST = "slowhttptest"
+LOOKS_EVERY_S = 3.0
+"""Counting thousands of connections keeps a core busy for tens of milliseconds."""
 READERS_MOST = 1_000
 """It asks for one path, and so one release, for more than `release_in_flight` of which others would hear 503."""
 _OPTIONS = {
@@ -174,7 +176,7 @@ def slowhttptest(manner: str, extent: Extent, address: str) -> dict[str, float]:
         try:
             while (left := time.monotonic() - began_s) < lasts_s and tester.poll() is None:
                 most = max(most, _connected(address))
-                time.sleep(0.5)
+                time.sleep(LOOKS_EVERY_S)
             uncut = _connected(address)
         finally:
             tester.kill()

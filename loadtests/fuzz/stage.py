@@ -202,13 +202,16 @@ class Stage:
         return end
 
     def run(self) -> None:
-        """Run until nothing is due; servers take every connection."""
+        """Run until nothing is due; servers take every connection, and whoever drips is read on."""
         while True:
             self.loop.run()
-            if not self.dials:
+            dripping = list(self.front.tick())
+            if not self.dials and not dripping:
                 return
             for dial in list(self.dials):
                 self.take_call(dial)
+            for connection in dripping:
+                connection.tick()
 
     def tick(self) -> None:
         """What a worker does twenty times a second (`Worker._tick`)."""
@@ -216,6 +219,8 @@ class Stage:
         self.channel.flush()
         self.dispatcher.expire()
         self.front.is_tight = self.memory.is_tight
+        for dripping in self.front.tick():
+            dripping.tick()
         for connection in [one for one in self.front.connections if not one.is_busy and one.deadline_s <= now]:
             connection.expire()
 

@@ -5,7 +5,8 @@ from collections.abc import Iterator
 import pytest
 
 from gateway.config import GatewayConfig
-from loadtests.fuzz.case import CANARY, sized
+from gateway.front import DRIPS_PER_TICK
+from loadtests.fuzz.case import CANARY, in_chunks, sized
 from loadtests.fuzz.driver import Driver, Piece
 from loadtests.fuzz.ends import ClientEnd, Got, ServerEnd
 from loadtests.fuzz.oracle import answers_to
@@ -132,3 +133,37 @@ def test_a_server_that_does_not_read_is_sent_one_body_and_no_copy_of_it(stage: S
     stage.pass_time(10.1)
     stage.run()
     assert stage.memory.held_bytes == 0 and end.is_closed
+
+
+@pytest.mark.parametrize(
+    "begin", [LIVE[:-4], sized(b"5", b"he"), in_chunks(b"5\r\nhe")], ids=["heads", "bodies", "chunks"]
+)
+def test_who_drips_waits_for_his_turn_when_thousands_do(stage: Stage, begin: bytes) -> None:
+    """A tick reads so many pieces, whole requests are answered at once, and everybody is read on in the end."""
+    dripping = [stage.client() for _ in range(5 * DRIPS_PER_TICK)]
+    for client in dripping:
+        client.send(begin)
+        stage.loop.run()
+
+    def reading() -> int:
+        return sum(client.wire.is_reading() for client in dripping)
+
+    assert reading() == DRIPS_PER_TICK
+    usual = stage.client()
+    usual.send(LIVE)
+    stage.loop.run()
+    assert len(answers_to([b"GET"], bytes(usual.received), False)) == 1
+    stage.tick()
+    assert reading() == DRIPS_PER_TICK + DRIPS_PER_TICK // 2
+    stage.run()
+    assert reading() == len(dripping)
+
+
+def test_who_drips_and_leaves_is_forgotten(stage: Stage) -> None:
+    for _ in range(2 * DRIPS_PER_TICK):
+        client = stage.client()
+        client.send(LIVE[:9])
+        stage.loop.run()
+        client.leave(by_reset=True)
+    stage.run()
+    assert not stage.front.connections and not list(stage.front.tick())

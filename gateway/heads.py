@@ -7,9 +7,10 @@ remembered. The grammar is RFC 9112's, in the stricter reading wherever servers 
 
 import re
 from collections.abc import Callable, Iterable
-from typing import TYPE_CHECKING, NoReturn, TypeVar
+from typing import TYPE_CHECKING, NoReturn
 
 from gateway.answers import RefusedError, status_line
+from gateway.remembered import Remembered
 
 if TYPE_CHECKING:
     from gateway.way import Way
@@ -42,7 +43,6 @@ _NEVER = re.compile(rb"[^\r]\n|\r[^\n]|^\n|[\x00-\x08\x0b\x0c\x0e-\x1f\x7f]")
 """What no head contains, so that a head need not be whole to be refused: a bare LF or CR, a control character."""
 _METHODS = frozenset(b"GET HEAD POST PUT DELETE OPTIONS PATCH TRACE".split())
 _REMEMBERED_BYTES, _REMEMBERED = 256, 4096
-_REMEMBERED_HEAD_BYTES = 1024
 IDENTITY = b"accept-encoding: identity\r\n"
 
 
@@ -130,19 +130,6 @@ class AnswerHead:
 CHUNKED, UNTIL_CLOSE = -1, -2
 
 
-_Head = TypeVar("_Head", RequestHead, AnswerHead)
-
-
-class _Heads(dict[bytes, _Head]):
-    """Heads read, by their bytes without the empty line at the end: `heads[data]` reads a new one."""
-
-    def remember(self, data: bytes, head: _Head) -> None:
-        if len(data) <= _REMEMBERED_HEAD_BYTES:
-            if len(self) >= _REMEMBERED:
-                self.clear()
-            self[data] = head
-
-
 class _Fields(dict[bytes, Field]):
     """Lines read, by the line."""
 
@@ -176,7 +163,7 @@ def split_field(line: bytes) -> tuple[bytes, bytes]:
     return name.lower(), value
 
 
-class RequestReader(_Heads[RequestHead]):
+class RequestReader(Remembered[RequestHead]):
     """Reads heads of requests within the limits given. Raises RefusedError."""
 
     def __init__(self, line_bytes: int, field_bytes: int, head_bytes: int, head_fields: int, body_bytes: int) -> None:
@@ -204,7 +191,7 @@ class RequestReader(_Heads[RequestHead]):
             self._read_rest(head, flags)
         head.write()
         if not flags & _SELDOM_AGAIN:
-            self.remember(data, head)
+            self.remember(data, head, len(lines))
         return head
 
     def _read_fields(self, lines: list[bytes], head: RequestHead) -> int:
@@ -326,7 +313,7 @@ def _passed_on(name: bytes, value: bytes) -> tuple[bool, int]:
     return not (name[:9] == b"x-sluice-" or name in HOP_BY_HOP), 0
 
 
-class AnswerReader(_Heads[AnswerHead]):
+class AnswerReader(Remembered[AnswerHead]):
     """Reads heads of servers' answers. Raises AnswerError."""
 
     def __init__(self, head_bytes: int = 64 * 1024) -> None:
@@ -363,7 +350,7 @@ class AnswerReader(_Heads[AnswerHead]):
             length = 0
             passed = [line for line in passed if not line.startswith(b"content-length:")]
         head = AnswerHead(status, keep_alive, length, b"".join(passed), values)
-        self.remember(data, head)
+        self.remember(data, head, len(lines))
         return head
 
     def check_part(self, part: bytes) -> None:

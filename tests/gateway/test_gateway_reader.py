@@ -8,6 +8,8 @@ from collections.abc import Iterable
 import pytest
 
 from gateway.config import GatewayConfig
+from gateway.heads import RequestReader
+from gateway.remembered import HEADS_BYTES
 from loadtests.fuzz.case import END, HOST, LINE, in_chunks, post, sized
 from loadtests.fuzz.ends import ClientEnd, Got, ServerEnd
 from loadtests.fuzz.judging import answering
@@ -259,3 +261,26 @@ def test_an_answer_is_recorded_whatever_length_it_claims() -> None:
         stage.run()
         assert [one.status for one in answers(client)] == [200]
         stage.settle([client])
+
+
+def test_what_is_remembered_of_heads_is_bounded_and_the_oldest_goes_first() -> None:
+    limits = GatewayConfig()
+    reader = RequestReader(
+        limits.request_line_bytes, limits.field_bytes, limits.head_bytes, limits.head_fields, limits.body_bytes
+    )
+    heads = [LINE + HOST + b"x-user: %06d" % n + b"y" * 900 for n in range(6_000)]
+    for head in heads:
+        assert reader[head].values[b"x-user"] == head[-906:]
+    assert sum(map(len, reader)) <= HEADS_BYTES
+    assert list(reader) == heads[-len(reader) :]
+
+
+@pytest.mark.parametrize(
+    "seldom",
+    [b"x-request-id: a", b"traceparent: 00-" + b"1" * 32 + b"-" + b"2" * 16 + b"-01", b"x: " + b"y" * 2_000],
+)
+def test_heads_that_hardly_come_again_are_not_remembered(seldom: bytes) -> None:
+    reader = RequestReader(8_192, 8_192, 32_768, 100, 1_000)
+    assert reader[LINE + HOST + seldom].line == LINE[:-2]
+    assert not reader
+    assert reader[LINE + HOST + b"x: y"] is reader[LINE + HOST + b"x: y"]

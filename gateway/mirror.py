@@ -26,7 +26,7 @@ large to be recorded. Not called for a copy that failed."""
 
 GATHERED_S = 0.001
 """Copies wait so long for others: those that are sent together are answered together, and wake everybody less often."""
-SENT_PER_TURN, PENDING_PER_TURN = 2, 8
+SENT_PER_TURN, PENDING_PER_TURN = 2, 4
 """So many copies are sent in a turn of the loop, and one more for each so many that wait."""
 
 
@@ -66,12 +66,8 @@ class MirrorBudget:
             asyncio.get_running_loop().call_soon(self._send_some)
 
     def refuses(self, size: int) -> int | None:
-        """Why a copy of this size is not sent, as the counter's cell; None when there is room.
-
-        As many as may be in flight may wait for their turn besides.
-        """
-        waiting = len(self._pending)
-        if waiting >= self.in_flight_most or len(self.copies) - waiting >= self.in_flight_most:
+        """Why a copy of this size is not sent, as the counter's cell; None when there is room."""
+        if len(self.copies) >= self.in_flight_most:
             return DROPPED_IN_FLIGHT
         if self.held_bytes + size > self.bytes_most:
             return DROPPED_BYTES

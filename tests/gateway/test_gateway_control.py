@@ -64,7 +64,7 @@ def test_a_restart_without_the_control_plane_serves_from_disk(
 ) -> None:
     control.table = only(server)
     with running(tmp_path, control=control.url):
-        pass
+        eventually((tmp_path / "state" / "routes.json").exists)
     control.server.stop()
     with running(tmp_path, control=control.url) as gateway, Client(gateway.address) as client:
         assert client.ask(infer("m")).status == 200

@@ -127,6 +127,7 @@ def test_a_body_in_drops_takes_little_more_memory_than_it_is_accounted_for(size:
         client.send(sized(b"60000", b"") if not is_chunked else in_chunks(b"ea60\r\n"))
         for piece in drops(body, size)[:-1]:
             client.send(piece)
+            stage.run()
         (connection,) = stage.front.connections
         request = connection._request
         assert request is not None

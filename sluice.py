@@ -15,6 +15,7 @@ COMMANDS = {
     "export": "exporter.cli:export",
     "verify": "exporter.cli:verify",
     "releases": "rollout.cli:releases",
+    "plan": "rollout.plan_cli:plan",
     "rollout": "rollout.cli:rollout",
     "doctor": "rollout.doctor:doctor",
     "gateway": "gateway.cli:gateway",

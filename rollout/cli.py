@@ -134,6 +134,12 @@ def resume(which: Which, reason: Reason = "", url: Url = DEFAULT_URL, as_json: A
 
 
 @rollout.command()
+def approve(which: Which, reason: Reason = "", url: Url = DEFAULT_URL, as_json: AsJson = False) -> None:
+    """Approve a rollout's next step, where its plan asks for it; each person counts once."""
+    _order("approve", which, reason, url, as_json)
+
+
+@rollout.command()
 def abort(which: Which, reason: Reason = "", url: Url = DEFAULT_URL, as_json: AsJson = False) -> None:
     """End a rollout now; all traffic goes back to stable."""
     _order("abort", which, reason, url, as_json)

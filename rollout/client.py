@@ -47,7 +47,7 @@ class ControlClient:
         return found
 
     def order(self, key: int, what: str, by: str, reason: str = "") -> dict[str, Any]:
-        """`what`: hold, resume or abort."""
+        """`what`: hold, resume, approve or abort."""
         done: dict[str, Any] = self._ask("POST", f"/v1/rollouts/{key}/{what}", json={"by": by, "reason": reason})
         return done
 

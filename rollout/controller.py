@@ -19,11 +19,11 @@ from exporter.release import Release, ReleaseError, read_release, release_folder
 from gateway.routes import Route
 from rollout.carrying import Carrier, Means
 from rollout.decision import engine
-from rollout.decision.events import Aborted, Event, Held, PoolLost, Resumed, RolloutStarted
+from rollout.decision.events import Aborted, Approved, Event, Held, PoolLost, Resumed, RolloutStarted
 from rollout.decision.rules import Plan
 from rollout.decision.verdict import progress
 from rollout.errors import ConflictError, NotFoundError, RefusedError
-from rollout.observing import observed
+from rollout.observing import not_counted, observed
 from rollout.pools.errors import PoolError
 from rollout.routing import Routing
 from rollout.serving import Key, Serving
@@ -32,8 +32,8 @@ from rollout.store.database import Database
 from rollout.store.history import Entry
 from rollout.store.rollouts import StoredRollout
 
-LABEL_WAIT_S = 900.0
-"""A label that comes later than this after its answer is kept, but counts for no rollout."""
+LABEL_WAIT_TIMES = 2.0
+"""A label that comes later after its answer than this many times the plan's delay is kept, but counts for nothing."""
 FORGET_EVERY_S = 600.0
 RESTART_EVERY_S = 5.0
 NO_REASON = "no reason given"
@@ -82,9 +82,14 @@ class Controller:
 
         Raises:
             NotFoundError: there is no such release.
-            RefusedError: it is damaged, or does not match stable's inputs and outputs.
+            RefusedError: it is damaged, does not match stable's inputs and outputs, or the plan asks for guards that
+                nobody counts for.
             ConflictError: it is stable already, or the model has a rollout under way.
         """
+        if keys := not_counted(plan):
+            raise RefusedError(
+                f"nothing is counted for {', '.join(keys)} yet, so it could never be cleared: leave it off"
+            )
         release = self.release(model, number)
         now = self._now()
         with self._lock:
@@ -92,7 +97,8 @@ class Controller:
                 table = routes.current(connection)
                 stable = table.routes[model].stable if model in table.routes else None
                 self._check_against(release, stable)
-                state = engine.start(model, number, stable, plan, f"{model}-{secrets.token_hex(8)}"[-48:])
+                attempt = 1 + rollouts.attempts(connection, model, number, stable)
+                state = engine.start(model, number, stable, plan, f"{model}-{secrets.token_hex(8)}"[-48:], attempt)
                 stored = rollouts.create(connection, state, table.version, now)
                 history.append(
                     connection, Entry(now, by, model, stored.id, "asked", reason or f"roll out {release.name}")
@@ -106,6 +112,9 @@ class Controller:
 
     def resume(self, key: int, by: str, reason: str) -> StoredRollout:
         return self._told_by(key, Resumed(by, reason or NO_REASON), by, reason)
+
+    def approve(self, key: int, by: str, reason: str) -> StoredRollout:
+        return self._told_by(key, Approved(by, reason), by, reason)
 
     def abort(self, key: int, by: str, reason: str) -> StoredRollout:
         return self._told_by(key, Aborted(by, reason or NO_REASON), by, reason)
@@ -167,6 +176,8 @@ class Controller:
         now, before = self._now(), stored.state
         state, instructions = engine.handle(before, event, now)
         rollouts.save(connection, replace(stored, state=state), instructions, now)
+        if isinstance(event, Approved) and before.approved_by != state.approved_by:
+            history.append(connection, Entry(now, by, state.model, stored.id, "approved", reason or NO_REASON))
         if (before.status, before.stage) != (state.status, state.stage):
             text = reason or progress(state, state.clock).summary
             history.append(connection, Entry(now, by, state.model, stored.id, state.status.value, text))
@@ -203,7 +214,7 @@ class Controller:
                     return
                 windows, windows_seen = observations.windows_after(connection, state.model, stored.windows_seen)
                 predictions, samples_seen = observations.predictions_after(connection, state.model, stored.samples_seen)
-                since = max(stored.created_at, self._now() - LABEL_WAIT_S)
+                since = max(stored.created_at, self._now() - LABEL_WAIT_TIMES * state.plan.labels.delay_s)
                 judged = observations.newly_judged(connection, state.model, state.release, since)
                 observations.mark_judged(connection, [one.id for one in judged])
                 own = [window for window in windows if window.revision > stored.since_version]

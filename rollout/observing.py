@@ -10,8 +10,19 @@ from collections.abc import Iterable, Sequence
 from gateway.windows import Outcome, Role, Window
 from rollout.decision.counts import Agreement, ArmCounts, Comparison, PairedLabels
 from rollout.decision.events import Observed
+from rollout.decision.guards import Guard
+from rollout.decision.rules import Drift, Plan
 from rollout.decision.state import Rollout
 from rollout.store.observations import Judged, Prediction
+
+NOT_COUNTED = frozenset({Guard.DIFFERENCE, Guard.MISTAKES})
+"""Guards that the engine knows, and whose counts gateways do not report yet."""
+
+
+def not_counted(plan: Plan) -> list[str]:
+    """The keys of a plan that ask for what nobody counts yet."""
+    guards = [f"guards.{guard.value}" for guard in plan.guards.enabled if guard in NOT_COUNTED]
+    return [*guards, *(["checks.drift"] if plan.checks.drift is not Drift.OFF else [])]
 
 
 def observed(
@@ -19,8 +30,13 @@ def observed(
 ) -> Observed:
     """The fact for one rollout, from everything that came since the last one."""
     sound = [window for window in windows if is_sound(window)]
+    warm: list[Window] = []
+    cold: list[Window] = []
+    for window in sound:
+        (cold if _is_cold(state, window) else warm).append(window)
     return Observed(
-        comparisons=_comparisons(state, sound),
+        comparisons=_comparisons(state, warm),
+        cold=_arm([one for one in cold if one.role is Role.ANSWERED and one.release == state.release]),
         mirrored=_arm([one for one in sound if one.role is Role.MIRRORED and one.release == state.release]),
         agreement=_agreement(state, predictions),
         quality=_quality(state, judged),
@@ -30,6 +46,14 @@ def observed(
 def is_sound(window: Window) -> bool:
     """Does every good answer have exactly one latency?"""
     return window.ok == sum(window.histogram.values())
+
+
+def _is_cold(state: Rollout, window: Window) -> bool:
+    """Did it begin while the route or a pool was still cold, by the gateway's clock? It may arrive later.
+
+    A clock that is behind shows a window under a route before that route was there; then only the arrival counts.
+    """
+    return 0 <= window.started_at - state.changed_at < state.plan.warmup_s
 
 
 def _comparisons(state: Rollout, windows: Sequence[Window]) -> tuple[Comparison, ...]:

@@ -16,15 +16,16 @@ from typing import Annotated, Any, Self
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from rollout.decision.feasibility import faults_of
-from rollout.decision.rules import (
+from rollout.decision.guards import (
     AgreementRules,
+    DifferenceRules,
     ErrorRules,
     Guard,
-    Inconclusive,
     LatencyRules,
-    Plan,
+    MistakeRules,
     QualityRules,
 )
+from rollout.decision.rules import DAYS, Drift, Inconclusive, Plan
 
 DEFAULT_PLAN = Plan()
 
@@ -111,6 +112,24 @@ class _Agreement(_Strict):
     clear: Share = AgreementRules().clear
 
 
+class _Difference(_Strict):
+    enabled: bool = DifferenceRules().enabled
+    required: bool = DifferenceRules().required
+    alpha_share: float = Field(default=DifferenceRules().alpha_share, gt=0, le=1)
+    harm: Share = DifferenceRules().harm
+    clear: Share = DifferenceRules().clear
+
+
+class _Mistakes(_Strict):
+    enabled: bool = MistakeRules().enabled
+    required: bool = MistakeRules().required
+    alpha_share: float = Field(default=MistakeRules().alpha_share, gt=0, le=1)
+    harm_ratio: float = Field(default=MistakeRules().harm_ratio, ge=1, le=100)
+    harm_floor: float = Field(default=MistakeRules().harm_floor, gt=0, lt=1)
+    clear_ratio: float = Field(default=MistakeRules().clear_ratio, ge=1, le=100)
+    clear_floor: float = Field(default=MistakeRules().clear_floor, gt=0, lt=1)
+
+
 class _Quality(_Strict):
     enabled: bool = QualityRules().enabled
     required: bool = QualityRules().required
@@ -123,7 +142,44 @@ class _Guards(_Strict):
     errors: _Errors = _Errors()
     latency: _Latency = _Latency()
     agreement: _Agreement = _Agreement()
+    difference: _Difference = _Difference()
     quality: _Quality = _Quality()
+    mistakes: _Mistakes = _Mistakes()
+
+
+class _Checks(_Strict):
+    share_tolerance: float = Field(default=DEFAULT_PLAN.checks.share_tolerance, gt=0, le=10)
+    share_alpha: float = Field(default=DEFAULT_PLAN.checks.share_alpha, ge=1e-9, le=0.5)
+    drift: Annotated[Drift, Field(strict=False)] = DEFAULT_PLAN.checks.drift
+    drift_alpha: float = Field(default=DEFAULT_PLAN.checks.drift_alpha, ge=1e-9, le=0.5)
+
+
+class _Approvals(_Strict):
+    canary: int = Field(default=DEFAULT_PLAN.approvals.canary, ge=0, le=2)
+    promotion: int = Field(default=DEFAULT_PLAN.approvals.promotion, ge=0, le=2)
+
+
+class _Labels(_Strict):
+    expected_share: float = Field(default=DEFAULT_PLAN.labels.expected_share, gt=0, le=1)
+    delay_s: Seconds = DEFAULT_PLAN.labels.delay_s
+
+
+Day = Annotated[str, Field(pattern=f"^({'|'.join(DAYS)})$")]
+Clock = Annotated[str, Field(pattern=r"^([01][0-9]|2[0-3]):[0-5][0-9]$|^24:00$")]
+
+
+class _Hours(_Strict):
+    """Times of the day in UTC, `HH:MM`."""
+
+    days: list[Day] = Field(default=list(DAYS), min_length=1)
+    begin: Clock = "00:00"
+    end: Clock = "24:00"
+
+    @model_validator(mode="after")
+    def _passes(self) -> Self:
+        if self.begin >= self.end:
+            raise ValueError("'begin' must be before 'end'; write hours over midnight as two entries")
+        return self
 
 
 class _Stage(_Strict):
@@ -146,6 +202,10 @@ class _Plan(_Strict):
         min_length=1,
     )
     guards: _Guards = _Guards()
+    checks: _Checks = _Checks()
+    approvals: _Approvals = _Approvals()
+    labels: _Labels = _Labels()
+    hours: list[_Hours] = []
     alpha: float = Field(default=DEFAULT_PLAN.alpha, ge=1e-9, le=0.5)
     beta: float = Field(default=DEFAULT_PLAN.beta, ge=1e-9, le=0.5)
     block_s: float = Field(default=DEFAULT_PLAN.block_s, ge=1, le=86400)
@@ -153,6 +213,8 @@ class _Plan(_Strict):
     warmup_s: Seconds = DEFAULT_PLAN.warmup_s
     bake_s: Seconds = DEFAULT_PLAN.bake_s
     hold_back: float = Field(default=DEFAULT_PLAN.hold_back, ge=0.001, le=0.5)
+    alarm_free_s: float = Field(default=DEFAULT_PLAN.alarm_free_s, ge=3600, le=3650 * 86400)
+    extra_bad_requests: int = Field(default=DEFAULT_PLAN.extra_bad_requests, ge=0)
     longest_s: Seconds = DEFAULT_PLAN.longest_s
     inconclusive: Annotated[Inconclusive, Field(strict=False)] = DEFAULT_PLAN.inconclusive
 
@@ -172,10 +234,16 @@ def _known_keys(place: tuple[str | int, ...]) -> list[str]:
     tables: Mapping[str, type[_Strict]] = {
         "stages": _Stage,
         "guards": _Guards,
+        "checks": _Checks,
+        "approvals": _Approvals,
+        "labels": _Labels,
+        "hours": _Hours,
         "errors": _Errors,
         "latency": _Latency,
         "agreement": _Agreement,
+        "difference": _Difference,
         "quality": _Quality,
+        "mistakes": _Mistakes,
     }
     names = [part for part in place if isinstance(part, str)]
     return list((tables[names[-1]] if names else _Plan).model_fields)

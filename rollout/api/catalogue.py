@@ -1,16 +1,24 @@
 """What there is: releases, routes, pools, gateways, history, health."""
 
 import os
+import time
+from collections import Counter
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Depends
 
 from exporter.release import releases as releases_in
+from gateway.windows import Role
 from rollout.api.context import Context, context_of
+from rollout.errors import NotFoundError
 from rollout.store import history as history_store
+from rollout.store import observations
 
 router = APIRouter(prefix="/v1", tags=["catalogue"])
 Given = Annotated[Context, Depends(context_of)]
+
+TRAFFIC_S = 300.0
+"""Today's traffic is that of the last five minutes."""
 
 
 @router.get("/releases")
@@ -37,6 +45,30 @@ def releases(context: Given, model: str | None = None) -> list[dict[str, Any]]:
 @router.get("/routes")
 def routes(context: Given) -> dict[str, Any]:
     return context.routing.table.to_json()
+
+
+@router.get("/models/{model}/traffic")
+def traffic(model: str, context: Given) -> dict[str, Any]:
+    """What stable answered in the last minutes: requests/s of the model, the share that fails, latencies by bucket."""
+    route = context.routing.table.routes.get(model)
+    if route is None:
+        raise NotFoundError(f"no model {model!r} is served: `sluice releases` lists them")
+    with context.database.reading() as connection:
+        windows = observations.windows_since(connection, model, time.time() - TRAFFIC_S)
+    answered = [one for one in windows if one.role is Role.ANSWERED]
+    stables = [one for one in answered if one.release == route.stable]
+    histogram: Counter[int] = Counter()
+    for one in stables:
+        histogram.update(one.histogram)
+    ok, failed = sum(one.ok for one in stables), sum(one.charged for one in stables)
+    since = min((one.started_at for one in answered), default=0.0)
+    seconds = min(TRAFFIC_S, max(1.0, time.time() - since))
+    return {
+        "seconds": seconds,
+        "rate": sum(one.ok + one.charged for one in answered) / seconds,
+        "failing": failed / (ok + failed) if ok + failed else 0.0,
+        "latency": [[bucket, count / histogram.total()] for bucket, count in sorted(histogram.items())],
+    }
 
 
 @router.get("/pools")

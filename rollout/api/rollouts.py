@@ -1,4 +1,4 @@
-"""Rollouts: begin, look, hold, resume, abort."""
+"""Rollouts: begin, look, hold, resume, approve, abort."""
 
 from dataclasses import asdict
 from typing import Annotated, Any
@@ -67,6 +67,11 @@ def hold(key: int, order: Order, context: Given) -> dict[str, Any]:
 @router.post("/{key}/resume")
 def resume(key: int, order: Order, context: Given) -> dict[str, Any]:
     return _show(context, context.controller.resume(key, order.by, order.reason))
+
+
+@router.post("/{key}/approve")
+def approve(key: int, order: Order, context: Given) -> dict[str, Any]:
+    return _show(context, context.controller.approve(key, order.by, order.reason))
 
 
 @router.post("/{key}/abort")

@@ -11,13 +11,18 @@ and min(., c) both keep the expectation at most 1, so the product over blocks is
 running block too. Bursts on one arm (a replica's pause, a noisy neighbour) break the independence that every
 per-request test assumes: without the cap one would decide, and without the reserve no later block could make good for
 it. They must be shorter than a block.
+
+After the last stage the same blocks feed an e-detector (Shin, Ramdas & Rinaldo 2024; ibid. 1.6), so that hours of good
+behaviour do not hide a regression that begins late: Shiryaev-Roberts, M = L (M + 1) with each block's factor L. It is
+the sum of the e-processes begun at every block, so an alarm at M >= A comes once in A blocks or later, on average, when
+nothing is wrong.
 """
 
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
-from rollout.decision.mixture import log_mix
+from rollout.decision.mixture import log_mix, log_sum_exp
 
 RESERVE = 0.1
 """The part of the wealth that a block does not risk: it takes at most 2.3 nats, and small gains shrink by a tenth."""
@@ -32,6 +37,8 @@ class CappedEvidence:
     """
 
     limit: float
+    restarts: bool = False
+    """Is it an e-detector, which each block begins anew as well?"""
     block: int = 0
     banked: float = 0.0
     opened: float = 0.0
@@ -42,11 +49,17 @@ class CappedEvidence:
         """Evidence that reaches 1/error after `blocks` blocks at the earliest."""
         return CappedEvidence(-math.log(error) / blocks)
 
+    @staticmethod
+    def detecting(blocks: int, error: float, block: int, log_e: float) -> "CappedEvidence":
+        """An e-detector that begins in this block, when the uncapped evidence has come to `log_e`."""
+        return CappedEvidence(-math.log(error) / blocks, True, block, 0.0, log_e, log_e)
+
     def add(self, block: int, log_e: float) -> "CappedEvidence":
         """The uncapped evidence has become `log_e` in this block; an earlier block counts as the running one."""
         if block <= self.block:
             return replace(self, latest=log_e)
-        return replace(self, block=block, banked=self.log_e, opened=self.latest, latest=log_e)
+        banked = log_sum_exp(self.log_e, 0.0) if self.restarts else self.log_e
+        return replace(self, block=block, banked=banked, opened=self.latest, latest=log_e)
 
     @property
     def log_e(self) -> float:

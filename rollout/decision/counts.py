@@ -4,8 +4,10 @@ Knows what a sound count is. Knows nothing of gateways, windows' delivery or evi
 refused when it is made, so a gateway that lies can never clear a candidate.
 """
 
-from collections.abc import Mapping
+from bisect import bisect_right
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import accumulate
 
 from gateway.windows import LAST_BUCKET
 
@@ -23,14 +25,22 @@ class ArmCounts:
     requests: int = 0
     failures: int = 0
     histogram: Mapping[int, int] = field(default_factory=dict)
+    _buckets: Sequence[int] = field(init=False, repr=False, compare=False, default=())
+    _up_to: Sequence[int] = field(init=False, repr=False, compare=False, default=())
+    """The buckets in order, and how many latencies lie up to each of them: they are asked for many times."""
 
     def __post_init__(self) -> None:
         if not 0 <= self.failures <= self.requests:
             raise ValueError(f"impossible counts: {self.failures} failures in {self.requests} requests")
-        if any(count < 0 for count in self.histogram.values()):
+        if not self.histogram:
+            return
+        buckets = sorted(self.histogram)
+        if min(self.histogram.values()) < 0:
             raise ValueError("impossible counts: a latency bucket holds less than nothing")
-        if not all(0 <= bucket <= LAST_BUCKET for bucket in self.histogram):
+        if not 0 <= buckets[0] <= buckets[-1] <= LAST_BUCKET:
             raise ValueError(f"impossible counts: latency buckets go from 0 to {LAST_BUCKET}")
+        object.__setattr__(self, "_buckets", buckets)
+        object.__setattr__(self, "_up_to", list(accumulate(map(self.histogram.__getitem__, buckets))))
         if self.measured > self.successes:
             raise ValueError(f"impossible counts: {self.measured} latencies of {self.successes} successes")
 
@@ -41,7 +51,12 @@ class ArmCounts:
     @property
     def measured(self) -> int:
         """How many successes have a latency in the histogram."""
-        return sum(self.histogram.values())
+        return self._up_to[-1] if self._up_to else 0
+
+    def slower_than(self, bucket: int) -> int:
+        """How many requests took longer than this bucket's upper edge; a failure took for ever."""
+        place = bisect_right(self._buckets, bucket)
+        return self.measured - (self._up_to[place - 1] if place else 0) + self.failures
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,3 +115,92 @@ class PairedLabels:
     @property
     def total(self) -> int:
         return self.better + self.equal + self.worse
+
+
+DIFFERENCE_EDGES = (0.0, 0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0)
+"""Bin b holds differences from edge b to edge b + 1, as shares of the largest that counts; the last one larger too."""
+
+
+@dataclass(frozen=True, slots=True)
+class Differences:
+    """How far the two answers to mirrored requests lay apart: requests by bin.
+
+    Raises:
+        ValueError: there is no such bin, or it holds less than nothing.
+    """
+
+    bins: Mapping[int, int] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        if not all(0 <= one < len(DIFFERENCE_EDGES) - 1 for one in self.bins):
+            raise ValueError(f"impossible counts: differences have the bins 0 to {len(DIFFERENCE_EDGES) - 2}")
+        if any(count < 0 for count in self.bins.values()):
+            raise ValueError("impossible counts: differences below zero")
+
+    @property
+    def total(self) -> int:
+        return sum(self.bins.values())
+
+    def plus(self, other: "Differences") -> "Differences":
+        return Differences({b: self.bins.get(b, 0) + other.bins.get(b, 0) for b in self.bins.keys() | other.bins})
+
+    def mean(self, upper: bool) -> float:
+        """Each bin's lower or upper edge, on average over at least one request."""
+        return sum(n * DIFFERENCE_EDGES[b + upper] for b, n in self.bins.items()) / self.total
+
+
+@dataclass(frozen=True, slots=True)
+class Tally:
+    """Requests of one arm, and how many of them were events.
+
+    Raises:
+        ValueError: there are more events than requests, or fewer than none.
+    """
+
+    requests: int = 0
+    events: int = 0
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.events <= self.requests:
+            raise ValueError(f"impossible counts: {self.events} events in {self.requests} requests")
+
+
+@dataclass(frozen=True, slots=True)
+class LabelComparison:
+    """Labelled answers of both arms and how many of them were wrong, under one weight (see Comparison).
+
+    Raises:
+        ValueError: the weight is not in [0, 1].
+    """
+
+    weight: float
+    stable: Tally
+    candidate: Tally
+
+    def __post_init__(self) -> None:
+        if not 0.0 <= self.weight <= 1.0:
+            raise ValueError(f"impossible counts: weight {self.weight} is not in [0, 1]")
+
+
+ANSWER_BINS_MOST = 20
+
+
+@dataclass(frozen=True, slots=True)
+class AnswerComparison:
+    """What both arms answered, sorted into the same bins, under one weight (see Comparison).
+
+    Raises:
+        ValueError: the weight is not in [0, 1], a count is negative, or the arms' bins are not the same, at most 20.
+    """
+
+    weight: float
+    stable: tuple[int, ...]
+    candidate: tuple[int, ...]
+
+    def __post_init__(self) -> None:
+        if not 0.0 <= self.weight <= 1.0:
+            raise ValueError(f"impossible counts: weight {self.weight} is not in [0, 1]")
+        if not 0 < len(self.stable) == len(self.candidate) <= ANSWER_BINS_MOST:
+            raise ValueError(f"impossible counts: answers of {len(self.stable)} and {len(self.candidate)} bins")
+        if min(*self.stable, *self.candidate) < 0:
+            raise ValueError("impossible counts: answers below zero")

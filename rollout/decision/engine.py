@@ -18,6 +18,7 @@ from typing import Any
 from rollout.decision import journey
 from rollout.decision.events import (
     Aborted,
+    Approved,
     Event,
     Held,
     Observed,
@@ -38,15 +39,18 @@ class UnexpectedEventError(ValueError):
     """A fact that cannot follow on this state; names both. Nothing was changed."""
 
 
-def start(model: str, release: int, stable: int | None, plan: Plan, salt: str) -> Rollout:
+def start(model: str, release: int, stable: int | None, plan: Plan, salt: str, attempt: int = 1) -> Rollout:
     """A rollout of `release` over `stable`; without a stable release it is the model's first.
+
+    `attempt` counts the rollouts of this pair, this one included: each spends less of alpha and beta.
 
     Raises:
         ValueError: the candidate is the stable release.
     """
     if release == stable:
         raise ValueError(f"{model}/{release} is the stable release already")
-    return Rollout(model, release, stable, plan, salt, Evidence.begin(plan))
+    spent = plan.attempted(attempt)
+    return Rollout(model, release, stable, spent, salt, Evidence.begin(spent), attempt=attempt)
 
 
 def handle(state: Rollout, event: Event, now: float) -> Step:
@@ -77,7 +81,10 @@ def _take_ready_pool(state: Rollout, event: PoolBecameReady) -> Step:
 
 
 def _note_ready_pool(state: Rollout, event: PoolBecameReady) -> Step:
-    return replace(state, is_pool_ready=state.is_pool_ready or event.release == state.release), ()
+    """A pool of one of the two came back: it is cold."""
+    is_pool_ready = state.is_pool_ready or event.release == state.release
+    is_one_of_us = event.release in (state.release, state.stable)
+    return replace(state, is_pool_ready=is_pool_ready, changed_at=state.clock if is_one_of_us else state.changed_at), ()
 
 
 def _lose_pool(state: Rollout, event: PoolFailed | PoolLost) -> Step:
@@ -89,19 +96,37 @@ def _lose_pool(state: Rollout, event: PoolFailed | PoolLost) -> Step:
 
 
 def _pass_time(state: Rollout, _: Observed) -> Step:
+    """It may only have waited for the plan's hours."""
+    return journey.leave_warming(state) if state.is_pool_ready else (state, ())
+
+
+def _pass_pending_time(state: Rollout, _: Observed) -> Step:
     return state, ()
 
 
 def _observe(state: Rollout, event: Observed) -> Step:
     seen = journey.with_evidence(state, event)
-    return journey.harm_step(seen) or journey.gate_step(seen) or journey.patience_step(seen) or (seen, ())
+    for step in (journey.breaker_step, journey.check_step, journey.harm_step, journey.gate_step, journey.patience_step):
+        taken = step(seen)
+        if taken is not None:
+            return taken
+    return seen, ()
 
 
 def _observe_held(state: Rollout, event: Observed) -> Step:
     if not state.is_routed:
         return state, ()
     seen = journey.with_evidence(state, event)
-    return journey.harm_step(seen) or (seen, ())
+    return journey.breaker_step(seen) or journey.harm_step(seen) or (seen, ())
+
+
+def _approve(state: Rollout, event: Approved) -> Step:
+    """Noted once for each person; the step itself is taken with the next observation."""
+    if event.by in state.approved_by:
+        return state, ()
+    approved = replace(state, approved_by=(*state.approved_by, event.by))
+    reason = f": {event.reason}" if event.reason else ""
+    return approved, (Announce(f"the next step of {state.model}/{state.release} is approved by {event.by}{reason}"),)
 
 
 def _hold(state: Rollout, event: Held) -> Step:
@@ -111,9 +136,19 @@ def _hold(state: Rollout, event: Held) -> Step:
 
 
 def _resume(state: Rollout, event: Resumed) -> Step:
-    """Back to where it was, with the plan's patience anew: someone has looked at it."""
-    deadline = state.clock + state.plan.longest_s
-    resumed = replace(state, status=state.phase, hold=None, deadline=deadline)
+    """Back to where it was, with the plan's patience anew: someone has looked at it.
+
+    What was not fit to be compared is forgotten; answers that drift are known.
+    """
+    evidence = state.evidence
+    if evidence.share.is_broken(state.plan):
+        evidence = Evidence.begin(state.plan)
+        evidence = evidence.baking(state.plan, state.block) if state.phase is Status.BAKING else evidence
+    is_drift_known = state.is_drift_known or (state.hold is not None and state.hold.by == "drift")
+    resumed = replace(
+        state, status=state.phase, hold=None, deadline=state.clock + state.plan.longest_s, evidence=evidence,
+        is_drift_known=is_drift_known,
+    )  # fmt: skip
     note = Announce(f"{state.model}/{state.release} goes on, resumed by {event.by}: {event.reason}")
     if resumed.status is Status.WARMING and resumed.is_pool_ready:
         onward, instructions = journey.leave_warming(resumed)
@@ -144,6 +179,7 @@ _WARMING: Mapping[type[Event], Transition] = {
     PoolLost: _lose_pool,
     Observed: _pass_time,
     Held: _hold,
+    Approved: _approve,
     Aborted: _abort,
 }
 _ROUTED: Mapping[type[Event], Transition] = {
@@ -152,6 +188,7 @@ _ROUTED: Mapping[type[Event], Transition] = {
     PoolLost: _lose_pool,
     Observed: _observe,
     Held: _hold,
+    Approved: _approve,
     Aborted: _abort,
 }
 _HELD: Mapping[type[Event], Transition] = {
@@ -160,6 +197,7 @@ _HELD: Mapping[type[Event], Transition] = {
     PoolLost: _lose_pool,
     Observed: _observe_held,
     Resumed: _resume,
+    Approved: _approve,
     Aborted: _abort,
 }
 # What was under way when the rollout ended still arrives; people's wishes come too late.
@@ -170,7 +208,11 @@ _ENDED: Mapping[type[Event], Transition] = {
     Observed: _arrive_late,
 }
 
-_PENDING: Mapping[type[Event], Transition] = {RolloutStarted: _begin, Observed: _pass_time, Aborted: _abort_pending}
+_PENDING: Mapping[type[Event], Transition] = {
+    RolloutStarted: _begin,
+    Observed: _pass_pending_time,
+    Aborted: _abort_pending,
+}
 _ROWS: Mapping[Status, Mapping[type[Event], Transition]] = {
     Status.PENDING: _PENDING,
     Status.WARMING: _WARMING,

@@ -6,7 +6,15 @@ Knows what was counted and who said what. Knows nothing of what follows from it.
 
 from dataclasses import dataclass, field
 
-from rollout.decision.counts import Agreement, ArmCounts, Comparison, PairedLabels
+from rollout.decision.counts import (
+    Agreement,
+    AnswerComparison,
+    ArmCounts,
+    Comparison,
+    Differences,
+    LabelComparison,
+    PairedLabels,
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,14 +49,25 @@ class PoolLost:
 class Observed:
     """What the gateways counted since the last time; all zero when nothing happened, for that is how time passes.
 
-    `comparisons` hold one entry a weight. `mirrored` are copies: their failures count for the breaker, their latency
-    decides nothing. `agreement` and `quality` are of mirrored requests, both answers known.
+    `comparisons` hold one entry a weight. `cold` are the candidate's requests that are not compared, since the route or
+    a pool was cold when it answered them: only the breaker hears of them. `mirrored` are copies: their failures count
+    for the breaker, their latency decides nothing. `agreement`, `differences` and `quality` are of mirrored requests,
+    both answers known. `labelled` and `answers` are of requests that chance assigned, one entry a weight.
     """
 
     comparisons: tuple[Comparison, ...] = ()
+    cold: ArmCounts = field(default_factory=ArmCounts)
     mirrored: ArmCounts = field(default_factory=ArmCounts)
     agreement: Agreement = field(default_factory=Agreement)
+    differences: Differences = field(default_factory=Differences)
     quality: PairedLabels = field(default_factory=PairedLabels)
+    labelled: tuple[LabelComparison, ...] = ()
+    answers: tuple[AnswerComparison, ...] = ()
+
+    @property
+    def answered(self) -> tuple[ArmCounts, ...]:
+        """All that the candidate answered itself."""
+        return (*(comparison.candidate for comparison in self.comparisons), self.cold)
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,6 +87,14 @@ class Resumed:
 
 
 @dataclass(frozen=True, slots=True)
+class Approved:
+    """Someone lets the rollout take its next step that needs an approval."""
+
+    by: str
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
 class Aborted:
     """Someone ended the rollout; all traffic goes back to stable."""
 
@@ -75,8 +102,9 @@ class Aborted:
     reason: str
 
 
-Event = RolloutStarted | PoolBecameReady | PoolFailed | PoolLost | Observed | Held | Resumed | Aborted
+Event = RolloutStarted | PoolBecameReady | PoolFailed | PoolLost | Observed | Held | Resumed | Approved | Aborted
 
 EVENT_TYPES: tuple[type[Event], ...] = (
-    RolloutStarted, PoolBecameReady, PoolFailed, PoolLost, Observed, Held, Resumed, Aborted,
+    RolloutStarted, PoolBecameReady, PoolFailed, PoolLost, Observed, Held, Resumed, Approved,
+    Aborted,
 )  # fmt: skip

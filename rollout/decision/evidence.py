@@ -6,39 +6,52 @@ and nothing else, so looking often, and ramping, cost nothing.
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from rollout.decision.breaker import Breaker
+from rollout.decision.budget import StepEvidence
+from rollout.decision.counts import Comparison, Tally
 from rollout.decision.events import Observed
-from rollout.decision.live import ErrorEvidence, LatencyEvidence
-from rollout.decision.paired import AgreementEvidence, QualityEvidence
-from rollout.decision.rules import Guard, Plan
+from rollout.decision.guards import Guard
+from rollout.decision.live import LatencyEvidence, RateEvidence
+from rollout.decision.paired import AgreementEvidence, DifferenceEvidence, QualityEvidence
+from rollout.decision.rules import Drift, Plan
+from rollout.decision.share import DriftCheck, ShareCheck
 
-GuardEvidence = ErrorEvidence | LatencyEvidence | AgreementEvidence | QualityEvidence
+GuardEvidence = RateEvidence | LatencyEvidence | AgreementEvidence | DifferenceEvidence | QualityEvidence
 
 
 @dataclass(frozen=True, slots=True)
 class Evidence:
-    """The evidence of every guard, and two breakers: one for what the candidate answered, one for its copies.
+    """The evidence of every guard, the data checks, and two breakers: one for what the candidate answered, one for its
+    copies. Apart, since copies that go well must not hide answers that do not.
 
-    Apart, since copies that go well must not hide answers that do not.
+    `step` is set where the plan bounds what the next stage may cost. The guards' fields are named as `Guard` does.
     """
 
-    errors: ErrorEvidence
+    errors: RateEvidence
     latency: LatencyEvidence
     agreement: AgreementEvidence
+    difference: DifferenceEvidence
     quality: QualityEvidence
+    mistakes: RateEvidence
+    share: ShareCheck
+    drift: DriftCheck = field(default_factory=DriftCheck)
     answered: Breaker = field(default_factory=Breaker)
     mirrored: Breaker = field(default_factory=Breaker)
+    step: StepEvidence | None = None
 
     @staticmethod
     def begin(plan: Plan) -> "Evidence":
         return Evidence(
-            ErrorEvidence.begin(plan),
+            RateEvidence.begin(plan, Guard.ERRORS),
             LatencyEvidence.begin(plan),
             AgreementEvidence.begin(plan),
+            DifferenceEvidence.begin(plan),
             QualityEvidence.begin(plan),
+            RateEvidence.begin(plan, Guard.MISTAKES),
+            ShareCheck.begin(plan),
         )
 
     def add(self, plan: Plan, block: int, observed: Observed, *, is_warm: bool) -> "Evidence":
@@ -46,25 +59,61 @@ class Evidence:
 
         While the route is not warm nothing is compared, whatever the outcomes were; the breaker never looks away.
         """
-        guards = plan.guards
-        errors, latency = self.errors, self.latency.renewed(block)
-        for comparison in observed.comparisons if is_warm else ():
-            if guards.latency.enabled:
-                latency = latency.add(block, comparison)
-            if guards.errors.enabled and comparison.is_randomised:
-                errors = errors.add(block, comparison)
-        has_pairs = guards.agreement.enabled and observed.agreement.total > 0
-        has_labels = guards.quality.enabled and observed.quality.total > 0
-        return Evidence(
-            errors,
-            latency,
-            self.agreement.add(block, observed.agreement) if has_pairs else self.agreement,
-            self.quality.add(block, observed.quality) if has_labels else self.quality,
-            self.answered.add(
-                sum(comparison.candidate.requests for comparison in observed.comparisons),
-                sum(comparison.candidate.failures for comparison in observed.comparisons),
+        seen = replace(
+            self,
+            latency=self.latency.renewed(block),
+            answered=self.answered.add(
+                sum(arm.requests for arm in observed.answered), sum(arm.failures for arm in observed.answered)
             ),
-            self.mirrored.add(observed.mirrored.requests, observed.mirrored.failures),
+            mirrored=self.mirrored.add(observed.mirrored.requests, observed.mirrored.failures),
+        )
+        for comparison in observed.comparisons if is_warm else ():
+            seen = seen._compared(plan, block, comparison)
+        return seen._with_pairs(plan, block, observed)._with_answers(plan, block, observed)
+
+    def _compared(self, plan: Plan, block: int, comparison: Comparison) -> "Evidence":
+        guards, errors, latency, share, step = plan.guards, self.errors, self.latency, self.share, self.step
+        if guards.latency.enabled:
+            latency = latency.add(block, comparison)
+        if comparison.is_randomised:
+            share = share.add(comparison)
+            if guards.errors.enabled:
+                candidate, stable = comparison.candidate, comparison.stable
+                arms = Tally(candidate.requests, candidate.failures), Tally(stable.requests, stable.failures)
+                errors = errors.add(block, comparison.weight, *arms)
+            if step is not None:
+                step = step.add(comparison)
+        return replace(self, errors=errors, latency=latency, share=share, step=step)
+
+    def _with_pairs(self, plan: Plan, block: int, observed: Observed) -> "Evidence":
+        guards, seen = plan.guards, self
+        if guards.agreement.enabled and observed.agreement.total > 0:
+            seen = replace(seen, agreement=self.agreement.add(block, observed.agreement))
+        if guards.difference.enabled and observed.differences.total > 0:
+            seen = replace(seen, difference=self.difference.add(block, observed.differences))
+        if guards.quality.enabled and observed.quality.total > 0:
+            seen = replace(seen, quality=self.quality.add(block, observed.quality))
+        return seen
+
+    def _with_answers(self, plan: Plan, block: int, observed: Observed) -> "Evidence":
+        mistakes, drift = self.mistakes, self.drift
+        for one in observed.labelled:
+            if plan.guards.mistakes.enabled and 0 < one.weight < 1:
+                mistakes = mistakes.add(block, one.weight, one.candidate, one.stable)
+        for answers in observed.answers:
+            if plan.checks.drift is not Drift.OFF and 0 < answers.weight < 1:
+                drift = drift.add(answers)
+        if mistakes is self.mistakes and drift is self.drift:
+            return self
+        return replace(self, mistakes=mistakes, drift=drift)
+
+    def baking(self, plan: Plan, block: int) -> "Evidence":
+        """The same evidence, with detectors that begin in this block beside it."""
+        return replace(
+            self,
+            errors=self.errors.baking(plan, block),
+            latency=self.latency.baking(plan, block),
+            mistakes=self.mistakes.baking(plan, block),
         )
 
     @property
@@ -73,19 +122,16 @@ class Evidence:
         return next((breaker for breaker in (self.answered, self.mirrored) if breaker.is_tripped), None)
 
     def of(self, guard: Guard) -> GuardEvidence:
-        match guard:
-            case Guard.ERRORS:
-                return self.errors
-            case Guard.LATENCY:
-                return self.latency
-            case Guard.AGREEMENT:
-                return self.agreement
-            case Guard.QUALITY:
-                return self.quality
+        evidence: GuardEvidence = getattr(self, guard.value)
+        return evidence
 
     def is_harmed(self, plan: Plan, guard: Guard) -> bool:
         """Is harm shown, at the guard's share of alpha?"""
         return self.of(guard).log_harm >= harm_needed(plan, guard)
+
+    def is_harmed_late(self, plan: Plan, guard: Guard) -> bool:
+        """Does the detector of a late regression give alarm?"""
+        return self.of(guard).log_late >= late_needed(plan)
 
     def is_cleared(self, plan: Plan, guard: Guard) -> bool:
         """Is it shown that the candidate is not outside the clear margin, at beta?"""
@@ -93,7 +139,14 @@ class Evidence:
 
     def to_json(self) -> dict[str, Any]:
         guards = {guard.value: self.of(guard).to_json() for guard in Guard}
-        return {**guards, "answered": self.answered.to_json(), "mirrored": self.mirrored.to_json()}
+        return {
+            **guards,
+            "share": self.share.to_json(),
+            "drift": self.drift.to_json(),
+            "answered": self.answered.to_json(),
+            "mirrored": self.mirrored.to_json(),
+            "step": None if self.step is None else self.step.to_json(),
+        }
 
     @staticmethod
     def from_json(plan: Plan, data: Mapping[str, Any]) -> "Evidence":
@@ -103,9 +156,14 @@ class Evidence:
             empty.errors.restored(data["errors"]),
             empty.latency.restored(data["latency"]),
             empty.agreement.restored(data["agreement"]),
+            empty.difference.restored(data["difference"]),
             empty.quality.restored(data["quality"]),
+            empty.mistakes.restored(data["mistakes"]),
+            empty.share.restored(data["share"]),
+            DriftCheck.from_json(data["drift"]),
             Breaker.from_json(data["answered"]),
             Breaker.from_json(data["mirrored"]),
+            None if data["step"] is None else StepEvidence.from_json(data["step"]),
         )
 
 
@@ -116,6 +174,11 @@ _ROUNDING = 1e-9
 def harm_needed(plan: Plan, guard: Guard) -> float:
     """The log e-value that shows harm: ln(1/alpha)."""
     return -math.log(plan.alpha_of(guard)) - _ROUNDING
+
+
+def late_needed(plan: Plan) -> float:
+    """The log value of a detector that gives alarm: ln of the mean number of blocks to a false one."""
+    return -math.log(plan.late_alpha) - _ROUNDING
 
 
 def clear_needed(plan: Plan) -> float:

@@ -18,9 +18,9 @@ from dataclasses import dataclass, field, replace
 
 from gateway.windows import LAST_BUCKET
 from rollout.decision.betting import Side
-from rollout.decision.counts import ArmCounts, Comparison
+from rollout.decision.counts import ArmCounts, Comparison, Tally
 from rollout.decision.mixture import log_spaced
-from rollout.decision.odds import OddsProcess, OddsTest, Tally
+from rollout.decision.odds import OddsProcess, OddsTest
 
 EXCEEDANCE_GRID = log_spaced(1.03, 8.0, 12)
 """How many times more often the candidate may exceed the threshold; at the median no more than twice is possible."""
@@ -42,11 +42,11 @@ class ExceedanceProcess:
 
     def add(self, threshold: int, comparison: Comparison) -> "ExceedanceProcess":
         """The evidence after this interval too. `threshold` is the bucket whose upper edge is c, fixed before it."""
-        # In the last bucket latencies have no upper edge, so the candidate's threshold must stay below it.
-        threshold = min(threshold, LAST_BUCKET - 1 - self.margin)
-        candidate = _exceeding(comparison.candidate, threshold + self.margin)
-        stable = _exceeding(comparison.stable, threshold)
-        return replace(self, odds=self.odds.add(comparison.weight, candidate, stable))
+        threshold = reachable(threshold, self.margin)
+        candidate, stable = comparison.candidate, comparison.stable
+        ours = Tally(candidate.requests, candidate.slower_than(threshold + self.margin))
+        theirs = Tally(stable.requests, stable.slower_than(threshold))
+        return ExceedanceProcess(self.margin, self.odds.add(comparison.weight, ours, theirs))
 
     def shared(self) -> "ExceedanceProcess":
         return replace(self, odds=self.odds.shared())
@@ -63,9 +63,9 @@ class ExceedanceProcess:
         return replace(self, odds=OddsProcess.from_json(self.odds.test, data))
 
 
-def _exceeding(arm: ArmCounts, bucket: int) -> Tally:
-    slow = sum(count for slot, count in arm.histogram.items() if slot > bucket)
-    return Tally(arm.requests, slow + arm.failures)
+def reachable(threshold: int, margin: int) -> int:
+    """In the last bucket latencies have no upper edge, so the candidate's threshold must stay below it."""
+    return min(threshold, LAST_BUCKET - 1 - margin)
 
 
 @dataclass(frozen=True, slots=True)

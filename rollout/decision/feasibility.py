@@ -5,7 +5,11 @@ Knows which evidence a stage can give. Knows nothing of files, nor of single val
 
 from collections.abc import Iterator
 
-from rollout.decision.rules import Guard, Plan
+from rollout.decision.guards import Guard
+from rollout.decision.rules import Plan
+
+MIRRORED = frozenset({Guard.AGREEMENT, Guard.DIFFERENCE, Guard.QUALITY})
+"""The guards that read copies."""
 
 
 def faults_of(plan: Plan) -> Iterator[str]:
@@ -36,10 +40,10 @@ def _stage_faults(plan: Plan) -> Iterator[str]:
 def _unclearable(plan: Plan, number: int, guards: frozenset[Guard]) -> Iterator[str]:
     """Why these guards can gather no evidence up to and in stage `number`."""
     reached = plan.stages[:number]
-    if guards & {Guard.AGREEMENT, Guard.QUALITY} and not any(stage.shadow_share > 0 for stage in reached):
-        yield "agreement and quality are read from mirrored requests: give a stage up to here a shadow_share"
-    if Guard.ERRORS in guards and reached[-1].weight == 0:
-        yield "errors are read from live traffic: the stage needs a weight"
+    if guards & MIRRORED and not any(stage.shadow_share > 0 for stage in reached):
+        yield "agreement, difference and quality are read from copies: give a stage up to here a shadow_share"
+    if guards & {Guard.ERRORS, Guard.MISTAKES} and reached[-1].weight == 0:
+        yield "errors and mistakes are read from live traffic: the stage needs a weight"
     if Guard.LATENCY in guards and reached[-1].weight < plan.least_latency_weight:
         yield f"latency clears only from half the last weight on ({plan.least_latency_weight:g})"
 
@@ -55,10 +59,13 @@ def _guard_faults(plan: Plan) -> Iterator[str]:
         ("errors", "_ratio and _floor", guards.errors.harm_floor, guards.errors.clear_floor),
         ("latency", "_buckets", guards.latency.harm_buckets, guards.latency.clear_buckets),
         ("agreement", "", guards.agreement.harm, guards.agreement.clear),
+        ("difference", "", guards.difference.harm, guards.difference.clear),
         ("quality", "", guards.quality.harm, guards.quality.clear),
+        ("mistakes", "_ratio and _floor", guards.mistakes.harm_floor, guards.mistakes.clear_floor),
     )
     for name, suffix, harm, clear in margins:
         if harm >= clear:
             yield f"guards.{name}: harm{suffix} must be below clear{suffix}"
-    if guards.errors.harm_ratio > guards.errors.clear_ratio:
-        yield "guards.errors: harm_ratio must not be above clear_ratio"
+    for name, rules in (("errors", guards.errors), ("mistakes", guards.mistakes)):
+        if rules.harm_ratio > rules.clear_ratio:
+            yield f"guards.{name}: harm_ratio must not be above clear_ratio"

@@ -7,12 +7,15 @@ step: that is `engine`'s table.
 from dataclasses import replace
 
 from gateway.routes import Candidate, Shadow
+from rollout.decision.budget import StepEvidence
 from rollout.decision.events import Observed
+from rollout.decision.evidence import clear_needed, harm_needed
 from rollout.decision.gate import gate_of
+from rollout.decision.guards import Guard
 from rollout.decision.instructions import Announce, Instruction, ReplaceRoute, StopPool
-from rollout.decision.rules import Inconclusive
-from rollout.decision.state import Decision, Hold, Rollout, Status
-from rollout.decision.verdict import harm_reason, waiting_for
+from rollout.decision.rules import Drift, Inconclusive
+from rollout.decision.state import TRAIL_MOST, Decision, Hold, Point, Rollout, Status
+from rollout.decision.verdict import Finding, check_reason, harm_reason, late_reason, verdict_of, waiting_for
 from rollout.decision.words import percent
 
 Step = tuple[Rollout, tuple[Instruction, ...]]
@@ -26,24 +29,57 @@ def decide(state: Rollout, by: str, reason: str) -> Decision:
 
 def with_evidence(state: Rollout, event: Observed) -> Rollout:
     """The rollout after what was observed."""
-    answered = sum(comparison.candidate.requests for comparison in event.comparisons)
+    answered = sum(arm.requests for arm in event.answered)
+    stables = sum(comparison.stable.requests for comparison in event.comparisons)
     counted = event.mirrored.requests if state.rules.weight == 0 else answered
+    is_new_block = not state.trail or state.block > state.block_at(state.trail[-1].clock)
     return replace(
         state,
+        trail=_longer_trail(state) if is_new_block else state.trail,
         evidence=state.evidence.add(state.plan, state.block, event, is_warm=state.is_warm),
         requests=state.requests + answered + event.mirrored.requests,
         stage_requests=state.stage_requests + counted,
+        stage_traffic=state.stage_traffic + answered + stables,
     )
 
 
-def harm_step(state: Rollout) -> Step | None:
-    """Back to stable if harm is shown, the breaker first; else None."""
+def _longer_trail(state: Rollout) -> tuple[Point, ...]:
+    """The evidence over time, with what it has come to before this block."""
+    plan, evidence = state.plan, state.evidence
+    harm = {g.value: evidence.of(g).log_harm / harm_needed(plan, g) for g in plan.guards.enabled}
+    clear = {g.value: evidence.of(g).log_clear / clear_needed(plan) for g in plan.guards.enabled}
+    trail = (*state.trail, Point(state.clock, state.stage, harm, clear))
+    return trail if len(trail) <= TRAIL_MOST else trail[::2]
+
+
+def breaker_step(state: Rollout) -> Step | None:
+    """Back to stable when the candidate fails nearly everything; else None."""
     tripped = state.evidence.tripped
-    if tripped is not None:
-        return roll_back(state, "breaker", f"{tripped.failures:,} of its last {tripped.requests:,} requests failed")
+    if tripped is None:
+        return None
+    return roll_back(state, "breaker", f"{tripped.failures:,} of its last {tripped.requests:,} requests failed")
+
+
+def check_step(state: Rollout) -> Step | None:
+    """Held when what was counted is not fit to be compared, or people should look at it; else None."""
+    if state.evidence.share.is_broken(state.plan):
+        return hold(state, "share", check_reason(state, "share"))
+    is_watched = state.plan.checks.drift is Drift.HOLD and not state.is_drift_known
+    if is_watched and state.evidence.drift.is_shown(state.plan):
+        return hold(state, "drift", check_reason(state, "drift"))
+    return None
+
+
+def harm_step(state: Rollout) -> Step | None:
+    """Back to stable if harm is shown; else None. Numbers that are not fit to be compared show nothing."""
+    if state.evidence.share.is_broken(state.plan):
+        return None
     for guard in state.plan.guards.enabled:
         if state.evidence.is_harmed(state.plan, guard):
             return roll_back(state, guard.value, harm_reason(state, guard))
+    for guard in state.plan.guards.enabled:
+        if state.phase is Status.BAKING and state.evidence.is_harmed_late(state.plan, guard):
+            return roll_back(state, guard.value, late_reason(state, guard))
     return None
 
 
@@ -64,23 +100,46 @@ def patience_step(state: Rollout) -> Step | None:
     match state.plan.inconclusive:
         case Inconclusive.ROLL_BACK:
             return roll_back(state, "inconclusive", reason)
-        case Inconclusive.HOLD:
-            hold = Hold("plan", reason, state.clock, state.status)
-            held = replace(state, status=Status.HELD, hold=hold)
-            return held, (Announce(f"{state.model}/{state.release} is held, {reason}"),)
+        case Inconclusive.EXTEND if not state.is_extended:
+            extended = replace(state, is_extended=True, deadline=state.clock + state.plan.longest_s)
+            return extended, (Announce(f"{state.model}/{state.release} gets as long once more: {reason}"),)
+        case Inconclusive.PROMOTE_IF_UNHARMED if _is_seen_unharmed(state):
+            return promote(state, "inconclusive", f"not shown to be harmful, not shown to be good either; {reason}")
+        case _:
+            return hold(state, "plan", reason)
+
+
+def _is_seen_unharmed(state: Rollout) -> bool:
+    """Was all that is asked for measured, up to the last weight, without harm? Nothing measured is no success."""
+    if state.stage < len(state.plan.stages) - 1 or state.stage_requests < state.rules.min_requests:
+        return False
+    required = state.plan.guards.required
+    return all(verdict_of(state, guard).finding is not Finding.INVALID for guard in Guard if guard in required)
+
+
+def hold(state: Rollout, by: str, reason: str) -> Step:
+    """Stay here until someone resumes it."""
+    held = replace(state, status=Status.HELD, hold=Hold(by, reason, state.clock, state.status))
+    return held, (Announce(f"{state.model}/{state.release} is held in {state.status.value} by {by}: {reason}"),)
 
 
 def leave_warming(state: Rollout) -> Step:
     """The pool is ready: into the first stage, or to promotion when there is nothing to compare with."""
     if state.stable is None:
         return promote(state, "first release", "the model had no release before")
+    if state.approvals_missing or not state.plan.may_go_on(state.clock):
+        return state, ()
     return enter_stage(replace(state, routed_at=state.clock), 0)
 
 
 def enter_stage(state: Rollout, stage: int) -> Step:
     """Into a stage; the one after the plan's last is baking."""
     assert state.stable is not None
-    entered = replace(state, stage=stage, entered_at=state.clock, stage_requests=0)
+    step = _step_to(state, stage + 1)
+    entered = replace(
+        state, stage=stage, entered_at=state.clock, changed_at=state.clock, stage_requests=0, stage_traffic=0,
+        approved_by=(), evidence=replace(state.evidence, step=step),
+    )  # fmt: skip
     rules, release = entered.rules, state.release
     route = ReplaceRoute(
         state.stable,
@@ -89,11 +148,23 @@ def enter_stage(state: Rollout, stage: int) -> Step:
     )
     if stage == len(state.plan.stages):
         status, text = Status.BAKING, f"is baking at {percent(rules.weight)}"
+        entered = replace(entered, evidence=entered.evidence.baking(state.plan, entered.block))
     elif rules.weight > 0:
         status, text = Status.CANARY, f"takes {percent(rules.weight)} of the traffic"
     else:
         status, text = Status.SHADOW, f"gets copies of {percent(rules.shadow_share)} of the traffic"
     return replace(entered, status=status), (route, Announce(f"{state.model}/{release} {text}"))
+
+
+def _step_to(state: Rollout, following: int) -> StepEvidence | None:
+    """What must be shown before the stage `following` is entered, at the rate of requests of the stage before."""
+    plan, seconds = state.plan, state.clock - state.entered_at
+    if not plan.extra_bad_requests or following > len(plan.stages) or plan.stages[following - 1].weight == 0:
+        return None
+    ahead = plan.baking if following == len(plan.stages) else plan.stages[following]
+    rate = state.stage_traffic / seconds if seconds > 0 else 0.0
+    requests = ahead.weight * rate * ahead.soak_s
+    return StepEvidence.begin(plan.extra_bad_requests, requests, plan.guards.errors.clear_floor)
 
 
 def promote(state: Rollout, by: str, reason: str) -> Step:

@@ -1,7 +1,7 @@
-"""Evidence from live traffic that chance divided: the guards `errors` and `latency`.
+"""Evidence from requests that chance divided: the guards `errors`, `mistakes` and `latency`.
 
-Knows the two e-processes of each, their caps, and what people want to read beside them. Knows nothing of stages or of
-what a verdict leads to.
+Knows the e-processes of each, their caps, their detectors while baking, and the sums that people's estimates are made
+of. Knows nothing of stages or of what a verdict leads to.
 """
 
 from collections.abc import Mapping
@@ -10,48 +10,70 @@ from typing import Any
 
 from rollout.decision.betting import Side
 from rollout.decision.cap import CappedEvidence, CappedSides
-from rollout.decision.counts import Comparison
-from rollout.decision.exceedance import LEAST_REFERENCE, ExceedanceProcess, RecentLatency, threshold_at
+from rollout.decision.counts import Comparison, Tally
+from rollout.decision.exceedance import LEAST_REFERENCE, ExceedanceProcess, RecentLatency, reachable, threshold_at
+from rollout.decision.guards import ErrorRules, Guard, MistakeRules
+from rollout.decision.interval import SHIFTS, ArmSums, ShiftSums
 from rollout.decision.mixture import log_mean_exp
-from rollout.decision.odds import OddsProcess, OddsTest, Tally
-from rollout.decision.rules import Guard, Plan
+from rollout.decision.odds import OddsProcess, OddsTest
+from rollout.decision.rules import Plan
+
+Late = CappedEvidence | None
+"""The e-detector of harm while baking; None before."""
+
+
+def begin_late(plan: Plan, harm: CappedEvidence, block: int) -> CappedEvidence:
+    """A detector that begins now, beside this evidence of harm."""
+    return CappedEvidence.detecting(plan.cap_blocks, plan.late_alpha, block, harm.latest)
+
+
+def late_to_json(late: Late) -> list[Any] | None:
+    return None if late is None else [late.limit, *late.to_json()]
+
+
+def late_from_json(data: list[Any] | None) -> Late:
+    return None if data is None else CappedEvidence(data[0], True).restored(data[1:])
 
 
 @dataclass(frozen=True, slots=True)
-class ErrorEvidence:
-    """`expected` is how many of the candidate's `requests` would have failed at stable's rate of the same moment."""
+class RateEvidence:
+    """How often something happened with the candidate beside stable; `sums` are of all requests compared."""
 
     harm: OddsProcess
     clear: OddsProcess
     capped: CappedSides
-    requests: int = 0
-    failures: int = 0
+    late: Late = None
+    sums: ArmSums = field(default_factory=ArmSums)
     expected: float = 0.0
+    """How often it would have happened to the candidate at stable's rate of the same moment."""
 
     @staticmethod
-    def begin(plan: Plan) -> "ErrorEvidence":
-        rules = plan.guards.errors
-        return ErrorEvidence(
+    def begin(plan: Plan, guard: Guard) -> "RateEvidence":
+        rules = plan.guards.rules(guard)
+        assert isinstance(rules, ErrorRules | MistakeRules)
+        return RateEvidence(
             OddsProcess.begin(OddsTest.of_harm(rules.harm_ratio, rules.harm_floor)),
             OddsProcess.begin(OddsTest.of_clear(rules.clear_ratio, rules.clear_floor)),
-            CappedSides.needing(plan.cap_blocks, plan.alpha_of(Guard.ERRORS), plan.beta),
+            CappedSides.needing(plan.cap_blocks, plan.alpha_of(guard), plan.beta),
         )
 
-    def add(self, block: int, comparison: Comparison) -> "ErrorEvidence":
-        candidate, stable = comparison.candidate, comparison.stable
-        arms = (Tally(candidate.requests, candidate.failures), Tally(stable.requests, stable.failures))
+    def add(self, block: int, weight: float, candidate: Tally, stable: Tally) -> "RateEvidence":
+        """The evidence after these requests too, under this weight."""
         is_new_block = block > self.capped.harm.block
         harm, clear = (self.harm.shared(), self.clear.shared()) if is_new_block else (self.harm, self.clear)
-        harm, clear = harm.add(comparison.weight, *arms), clear.add(comparison.weight, *arms)
-        rate = stable.failures / stable.requests if stable.requests else 0.0
-        return ErrorEvidence(
+        harm, clear = harm.add(weight, candidate, stable), clear.add(weight, candidate, stable)
+        rate = stable.events / stable.requests if stable.requests else 0.0
+        return RateEvidence(
             harm,
             clear,
             self.capped.add(block, harm.log_e, clear.log_e),
-            self.requests + candidate.requests,
-            self.failures + candidate.failures,
+            None if self.late is None else self.late.add(block, harm.log_e),
+            self.sums.add(weight, candidate, stable),
             self.expected + candidate.requests * rate,
         )
+
+    def baking(self, plan: Plan, block: int) -> "RateEvidence":
+        return replace(self, late=begin_late(plan, self.capped.harm, block))
 
     @property
     def log_harm(self) -> float:
@@ -62,27 +84,36 @@ class ErrorEvidence:
         return self.capped.clear.log_e
 
     @property
+    def log_late(self) -> float:
+        return 0.0 if self.late is None else self.late.log_e
+
+    @property
     def size(self) -> int:
         """How many of the candidate's requests were compared."""
-        return self.requests
+        return sum(candidate.requests for candidate, _ in self.sums.arms.values())
+
+    @property
+    def events(self) -> int:
+        """To how many of them it happened."""
+        return sum(candidate.events for candidate, _ in self.sums.arms.values())
 
     def to_json(self) -> dict[str, Any]:
         return {
             "harm": self.harm.to_json(),
             "clear": self.clear.to_json(),
             "capped": self.capped.to_json(),
-            "requests": self.requests,
-            "failures": self.failures,
+            "late": late_to_json(self.late),
+            "sums": self.sums.to_json(),
             "expected": self.expected,
         }
 
-    def restored(self, data: Mapping[str, Any]) -> "ErrorEvidence":
-        return ErrorEvidence(
+    def restored(self, data: Mapping[str, Any]) -> "RateEvidence":
+        return RateEvidence(
             OddsProcess.from_json(self.harm.test, data["harm"]),
             OddsProcess.from_json(self.clear.test, data["clear"]),
             self.capped.restored(data["capped"]),
-            int(data["requests"]),
-            int(data["failures"]),
+            late_from_json(data["late"]),
+            ArmSums.from_json(data["sums"]),
             float(data["expected"]),
         )
 
@@ -92,7 +123,7 @@ class LatencyEvidence:
     """Evidence at each of the plan's quantiles: harm is their mean (valid under any dependence), each clears alone.
 
     `thresholds` are stable's quantiles (buckets) from earlier intervals, renewed with each block. `requests` counts the
-    candidate's requests that were compared.
+    candidate's requests that were compared; `sums` has one entry a quantile.
     """
 
     quantiles: tuple[float, ...]
@@ -101,9 +132,10 @@ class LatencyEvidence:
     clear: tuple[ExceedanceProcess, ...]
     harm_cap: CappedEvidence
     clear_caps: tuple[CappedEvidence, ...]
+    sums: tuple[ShiftSums, ...]
+    late: Late = None
     thresholds: tuple[int, ...] = ()
     stable: RecentLatency = field(default_factory=RecentLatency)
-    candidate: RecentLatency = field(default_factory=RecentLatency)
     block: int = 0
     requests: int = 0
 
@@ -118,6 +150,7 @@ class LatencyEvidence:
             (ExceedanceProcess.begin(Side.CLEAR, rules.clear_buckets),) * levels,
             CappedEvidence.needing(plan.cap_blocks, plan.alpha_of(Guard.LATENCY)),
             (CappedEvidence.needing(plan.cap_blocks, plan.beta),) * levels,
+            (ShiftSums(),) * levels,
         )
 
     def renewed(self, block: int) -> "LatencyEvidence":
@@ -126,38 +159,48 @@ class LatencyEvidence:
         Where traffic is low, nothing fades before there is enough to read a quantile from.
         """
         is_same_block = block <= self.block
-        if self.stable.successes < LEAST_REFERENCE or (self.thresholds and is_same_block):
+        if (self.thresholds and is_same_block) or self.stable.successes < LEAST_REFERENCE:
             return self if is_same_block else replace(self, block=block)
         thresholds = tuple(threshold_at(self.stable, p) for p in self.quantiles)
         if is_same_block:
             return replace(self, thresholds=thresholds)
-        stable, candidate = self.stable.faded(), self.candidate.faded()
-        return replace(self, thresholds=thresholds, stable=stable, candidate=candidate, block=block)
+        return replace(self, thresholds=thresholds, stable=self.stable.faded(), block=block)
 
     def add(self, block: int, comparison: Comparison) -> "LatencyEvidence":
         """The evidence after this interval too; `renewed` was called before the interval's first comparison."""
-        seen = replace(
-            self, stable=self.stable.add(comparison.stable), candidate=self.candidate.add(comparison.candidate)
-        )
+        stable = self.stable.add(comparison.stable)
         if not comparison.is_randomised or not self.thresholds:
-            return seen
-        requests = self.requests + comparison.candidate.requests
-        return replace(seen, requests=requests)._compared(block, comparison)
-
-    def _compared(self, block: int, comparison: Comparison) -> "LatencyEvidence":
+            return replace(self, stable=stable)
         harm = self._added(self.harm, comparison, is_new_block=block > self.harm_cap.block)
-        updated = replace(self, harm=harm, harm_cap=self.harm_cap.add(block, log_mean_exp([p.log_e for p in harm])))
-        if comparison.weight < self.clear_from_weight:
-            return updated
-        clear = self._added(self.clear, comparison, is_new_block=block > self.clear_caps[0].block)
-        caps = tuple(cap.add(block, p.log_e) for cap, p in zip(self.clear_caps, clear, strict=True))
-        return replace(updated, clear=clear, clear_caps=caps)
+        log_harm = log_mean_exp([process.log_e for process in harm])
+        clear, clear_caps = self.clear, self.clear_caps
+        if comparison.weight >= self.clear_from_weight:
+            clear = self._added(clear, comparison, is_new_block=block > clear_caps[0].block)
+            clear_caps = tuple([cap.add(block, p.log_e) for cap, p in zip(clear_caps, clear, strict=True)])
+        sums = [
+            sums.add(reachable(threshold, SHIFTS[-1]), comparison)
+            for sums, threshold in zip(self.sums, self.thresholds, strict=True)
+        ]
+        return replace(
+            self,
+            harm=harm,
+            clear=clear,
+            harm_cap=self.harm_cap.add(block, log_harm),
+            clear_caps=clear_caps,
+            sums=tuple(sums),
+            late=None if self.late is None else self.late.add(block, log_harm),
+            stable=stable,
+            requests=self.requests + comparison.candidate.requests,
+        )
 
     def _added(
         self, processes: tuple[ExceedanceProcess, ...], comparison: Comparison, *, is_new_block: bool
     ) -> tuple[ExceedanceProcess, ...]:
-        ready = (process.shared() for process in processes) if is_new_block else processes
-        return tuple(process.add(c, comparison) for process, c in zip(ready, self.thresholds, strict=True))
+        ready = [process.shared() for process in processes] if is_new_block else processes
+        return tuple([process.add(c, comparison) for process, c in zip(ready, self.thresholds, strict=True)])
+
+    def baking(self, plan: Plan, block: int) -> "LatencyEvidence":
+        return replace(self, late=begin_late(plan, self.harm_cap, block))
 
     @property
     def log_harm(self) -> float:
@@ -166,6 +209,10 @@ class LatencyEvidence:
     @property
     def log_clear(self) -> float:
         return min(cap.log_e for cap in self.clear_caps)
+
+    @property
+    def log_late(self) -> float:
+        return 0.0 if self.late is None else self.late.log_e
 
     @property
     def size(self) -> int:
@@ -178,9 +225,10 @@ class LatencyEvidence:
             "clear": [process.to_json() for process in self.clear],
             "harm_cap": self.harm_cap.to_json(),
             "clear_caps": [cap.to_json() for cap in self.clear_caps],
+            "sums": [sums.to_json() for sums in self.sums],
+            "late": late_to_json(self.late),
             "thresholds": list(self.thresholds),
             "stable": self.stable.to_json(),
-            "candidate": self.candidate.to_json(),
             "block": self.block,
             "requests": self.requests,
         }
@@ -192,9 +240,10 @@ class LatencyEvidence:
             clear=tuple(p.restored(logs) for p, logs in zip(self.clear, data["clear"], strict=True)),
             harm_cap=self.harm_cap.restored(data["harm_cap"]),
             clear_caps=tuple(c.restored(stored) for c, stored in zip(self.clear_caps, data["clear_caps"], strict=True)),
+            sums=tuple(map(ShiftSums.from_json, data["sums"])),
+            late=late_from_json(data["late"]),
             thresholds=tuple(map(int, data["thresholds"])),
             stable=RecentLatency.from_json(data["stable"]),
-            candidate=RecentLatency.from_json(data["candidate"]),
             block=int(data["block"]),
             requests=int(data["requests"]),
         )

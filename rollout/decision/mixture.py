@@ -13,12 +13,16 @@ from collections.abc import Sequence
 def log_mean_exp(logs: Sequence[float]) -> float:
     """ln of the mean of exp(logs), without overflow. `logs` are finite, at least one."""
     top = max(logs)
-    return top + math.log(sum(math.exp(value - top) for value in logs) / len(logs))
+    return top + math.log(math.fsum([math.exp(value - top) for value in logs]) / len(logs))
 
 
 def log_mix(share: float, first: float, second: float) -> float:
     """ln(share * exp(first) + (1 - share) * exp(second)), without overflow. `share` in (0, 1)."""
-    first, second = first + math.log(share), second + math.log1p(-share)
+    return log_sum_exp(first + math.log(share), second + math.log1p(-share))
+
+
+def log_sum_exp(first: float, second: float) -> float:
+    """ln(exp(first) + exp(second)), without overflow."""
     return max(first, second) + math.log1p(math.exp(-abs(first - second)))
 
 

@@ -20,21 +20,15 @@ probability, was fixed before the interval began, and that requests are judged o
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from functools import lru_cache
 
+from rollout.decision.counts import Tally
 from rollout.decision.mixture import log_mean_exp, log_mix, log_spaced
 
 RATE_GRID = log_spaced(1.1, 12.0, 10)
 """How many times worse (or better) than the boundary an error rate may be."""
 SHARED = 0.05
 """The part of the evidence that the alternatives share anew in each block."""
-
-
-@dataclass(frozen=True, slots=True)
-class Tally:
-    """Requests of one arm, and how many of them were events."""
-
-    requests: int
-    events: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,18 +51,22 @@ class OddsTest:
 
     def log_factors(self, weight: float, candidate: Tally, stable: Tally) -> tuple[float, ...]:
         """ln of the likelihood ratio of these counts, for each alternative. `weight` in (0, 1)."""
-        theta0 = _theta(self.ratio, weight)
-        quiet = stable.requests - stable.events
-        logs = []
-        for alternative in self.alternatives:
-            theta1 = _theta(alternative, weight)
-            stable_factor = (1 - theta1) / (1 - theta0)
-            logs.append(
-                candidate.events * math.log(theta1 / theta0)
-                + stable.events * math.log(stable_factor)
-                + quiet * math.log1p(self.floor * (stable_factor - 1))
-            )
-        return tuple(logs)
+        ours, theirs, quiet = candidate.events, stable.events, stable.requests - stable.events
+        return tuple([ours * c + theirs * s + quiet * q for c, s, q in _log_factors(self, weight)])
+
+
+@lru_cache(maxsize=1024)
+def _log_factors(test: OddsTest, weight: float) -> tuple[tuple[float, float, float], ...]:
+    """For each alternative, ln of what multiplies the evidence with each event of the candidate, with each event of
+    stable, and with each of stable's requests without one."""
+    theta0 = _theta(test.ratio, weight)
+    factors = []
+    for alternative in test.alternatives:
+        theta1 = _theta(alternative, weight)
+        stable_factor = (1 - theta1) / (1 - theta0)
+        quiet_factor = 1 + test.floor * (stable_factor - 1)
+        factors.append((math.log(theta1 / theta0), math.log(stable_factor), math.log(quiet_factor)))
+    return tuple(factors)
 
 
 def _theta(ratio: float, weight: float) -> float:
@@ -89,7 +87,7 @@ class OddsProcess:
     def add(self, weight: float, candidate: Tally, stable: Tally) -> "OddsProcess":
         """The evidence after these counts too. Merged counts of one weight give what the stream gives."""
         factors = self.test.log_factors(weight, candidate, stable)
-        return replace(self, logs=tuple(log + factor for log, factor in zip(self.logs, factors, strict=True)))
+        return OddsProcess(self.test, tuple(map(float.__add__, self.logs, factors)))
 
     def shared(self) -> "OddsProcess":
         """The same e-value, with a little of it given to every alternative alike (fixed share).
@@ -98,7 +96,7 @@ class OddsProcess:
         ln(1 - SHARED) a block.
         """
         mean = self.log_e
-        return replace(self, logs=tuple(log_mix(SHARED, mean, log) for log in self.logs))
+        return replace(self, logs=tuple([log_mix(SHARED, mean, log) for log in self.logs]))
 
     @property
     def log_e(self) -> float:

@@ -1,4 +1,5 @@
-"""Evidence from mirrored requests, where both releases answered the same one: the guards `agreement` and `quality`.
+"""Evidence from mirrored requests, where both releases answered the same one: the guards `agreement`, `difference`
+and `quality`.
 
 Knows the two e-processes of each and their caps. Knows nothing of stages or of what a verdict leads to.
 """
@@ -8,12 +9,13 @@ from dataclasses import asdict, dataclass, replace
 from typing import Any, Generic, Self, TypeVar
 
 from rollout.decision.agreement import AgreementProcess
-from rollout.decision.betting import BettingProcess, Side
+from rollout.decision.betting import BettingProcess, DifferenceProcess, Side
 from rollout.decision.cap import CappedSides
-from rollout.decision.counts import Agreement, PairedLabels
-from rollout.decision.rules import Guard, Plan
+from rollout.decision.counts import Agreement, Differences, PairedLabels
+from rollout.decision.guards import Guard
+from rollout.decision.rules import Plan
 
-Process = TypeVar("Process", AgreementProcess, BettingProcess)
+Process = TypeVar("Process", AgreementProcess, DifferenceProcess, BettingProcess)
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,6 +33,11 @@ class PairedEvidence(Generic[Process]):
     @property
     def log_clear(self) -> float:
         return self.capped.clear.log_e
+
+    @property
+    def log_late(self) -> float:
+        """Baking has no copies to compare."""
+        return 0.0
 
     @property
     def size(self) -> int:
@@ -67,6 +74,34 @@ class AgreementEvidence(PairedEvidence[AgreementProcess]):
     def restored(self, data: Mapping[str, Any]) -> "AgreementEvidence":
         seen, capped = Agreement(**data["seen"]), self.capped.restored(data["capped"])
         return AgreementEvidence(replace(self.harm, seen=seen), replace(self.clear, seen=seen), capped)
+
+
+@dataclass(frozen=True, slots=True)
+class DifferenceEvidence(PairedEvidence[DifferenceProcess]):
+    """How far the answers of candidate and stable lay apart."""
+
+    @staticmethod
+    def begin(plan: Plan) -> "DifferenceEvidence":
+        rules = plan.guards.difference
+        return DifferenceEvidence(
+            DifferenceProcess(Side.HARM, rules.harm),
+            DifferenceProcess(Side.CLEAR, rules.clear),
+            CappedSides.needing(plan.cap_blocks, plan.alpha_of(Guard.DIFFERENCE), plan.beta),
+        )
+
+    def add(self, block: int, differences: Differences) -> "DifferenceEvidence":
+        return self._with(block, self.harm.add(differences), self.clear.add(differences))
+
+    @property
+    def seen(self) -> Differences:
+        return self.harm.seen
+
+    def to_json(self) -> dict[str, Any]:
+        return {"seen": [[b, n] for b, n in sorted(self.seen.bins.items())], "capped": self.capped.to_json()}
+
+    def restored(self, data: Mapping[str, Any]) -> "DifferenceEvidence":
+        seen, capped = Differences({int(b): int(n) for b, n in data["seen"]}), self.capped.restored(data["capped"])
+        return DifferenceEvidence(replace(self.harm, seen=seen), replace(self.clear, seen=seen), capped)
 
 
 @dataclass(frozen=True, slots=True)

@@ -4,108 +4,34 @@ Knows stages, guards, margins and budgets. Knows nothing of files or their check
 plans; what arrives here is sound. The defaults are the ones of an empty plan.
 """
 
+import math
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from enum import StrEnum
 from typing import Any
 
-
-class Guard(StrEnum):
-    """What is watched, in the order in which guards are asked."""
-
-    ERRORS = "errors"
-    LATENCY = "latency"
-    AGREEMENT = "agreement"
-    QUALITY = "quality"
+from rollout.decision.guards import DEFAULT_GUARDS, Guard, Guards
 
 
 class Inconclusive(StrEnum):
-    """What happens when the longest duration has passed without a decision."""
+    """What happens when the longest duration has passed without a decision.
 
-    HOLD = "hold"
-    ROLL_BACK = "roll_back"
-
-
-@dataclass(frozen=True, slots=True)
-class GuardRules:
-    """What all guards have.
-
-    An enabled guard takes the candidate back when harm is shown, at an error of `alpha_share` of the plan's alpha.
-    A required one must also be cleared before promotion.
+    `EXTEND` waits as long once more, then holds. `PROMOTE_IF_UNHARMED` gives up the beta guarantee: what was neither
+    harmed nor cleared goes live.
     """
 
-    enabled: bool = True
-    required: bool = True
-    alpha_share: float = 0.0
+    HOLD = "hold"
+    EXTEND = "extend"
+    ROLL_BACK = "roll_back"
+    PROMOTE_IF_UNHARMED = "promote_if_unharmed"
 
 
-@dataclass(frozen=True, slots=True)
-class ErrorRules(GuardRules):
-    """Charged failures. Boundaries: candidate's rate = ratio * (stable's rate + floor), rates and floors as shares."""
+class Drift(StrEnum):
+    """What happens when the candidate's answers are distributed unlike stable's. It never takes a candidate back."""
 
-    alpha_share: float = 0.4
-    harm_ratio: float = 1.0
-    harm_floor: float = 0.001
-    clear_ratio: float = 1.25
-    clear_floor: float = 0.002
-
-
-@dataclass(frozen=True, slots=True)
-class LatencyRules(GuardRules):
-    """Latency at these quantiles. Margins in buckets of ratio 2^(1/32): 2 is a factor 1.044, 8 is 1.189, 32 is 2."""
-
-    alpha_share: float = 0.3
-    quantiles: tuple[float, ...] = (0.5, 0.95, 0.99)
-    harm_buckets: int = 2
-    clear_buckets: int = 8
-
-
-@dataclass(frozen=True, slots=True)
-class AgreementRules(GuardRules):
-    """Mirrored answers that differ, as shares. Off unless asked for: a better model disagrees too."""
-
-    enabled: bool = False
-    alpha_share: float = 0.1
-    harm: float = 0.02
-    clear: float = 0.05
-
-
-@dataclass(frozen=True, slots=True)
-class QualityRules(GuardRules):
-    """Accuracy lost against stable on the same labelled requests, as shares: 0.02 is two points."""
-
-    alpha_share: float = 0.2
-    harm: float = 0.005
-    clear: float = 0.02
-
-
-@dataclass(frozen=True, slots=True)
-class Guards:
-    """The rules of every guard; the fields are named as `Guard` names them."""
-
-    errors: ErrorRules = ErrorRules()
-    latency: LatencyRules = LatencyRules()
-    agreement: AgreementRules = AgreementRules()
-    quality: QualityRules = QualityRules()
-
-    def rules(self, guard: Guard) -> GuardRules:
-        match guard:
-            case Guard.ERRORS:
-                return self.errors
-            case Guard.LATENCY:
-                return self.latency
-            case Guard.AGREEMENT:
-                return self.agreement
-            case Guard.QUALITY:
-                return self.quality
-
-    @property
-    def enabled(self) -> tuple[Guard, ...]:
-        return tuple(guard for guard in Guard if self.rules(guard).enabled)
-
-    @property
-    def required(self) -> frozenset[Guard]:
-        return frozenset(guard for guard in self.enabled if self.rules(guard).required)
+    OFF = "off"
+    WARN = "warn"
+    HOLD = "hold"
 
 
 @dataclass(frozen=True, slots=True)
@@ -123,6 +49,58 @@ class Stage:
     clear: frozenset[Guard] = frozenset()
 
 
+@dataclass(frozen=True, slots=True)
+class Checks:
+    """Is what was counted fit to be compared? A failed check holds a rollout; it neither promotes nor takes back.
+
+    The candidate's share of the requests may be off from its weight by a factor of `1 + share_tolerance`, at an error
+    of `share_alpha`. `drift` says what follows when answers are distributed unlike stable's, at an error of
+    `drift_alpha`.
+    """
+
+    share_tolerance: float = 0.05
+    share_alpha: float = 1e-4
+    drift: Drift = Drift.OFF
+    drift_alpha: float = 1e-3
+
+
+@dataclass(frozen=True, slots=True)
+class Approvals:
+    """How many different people must approve, before the first live traffic and before baking (nearly all of it)."""
+
+    canary: int = 0
+    promotion: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Labels:
+    """What is known of labels beforehand: the share of requests that get one, and how late it comes."""
+
+    expected_share: float = 1.0
+    delay_s: float = 900.0
+
+
+DAYS = ("mon", "tue", "wed", "thu", "fri", "sat", "sun")
+_DAY_S = 86400
+_THURSDAY = 3
+"""The day of the week of the clock's second 0."""
+
+
+@dataclass(frozen=True, slots=True)
+class Hours:
+    """A time of the week in UTC at which a rollout may go on: these days from `begin` to `end`, as `HH:MM`."""
+
+    days: tuple[str, ...] = DAYS
+    begin: str = "00:00"
+    end: str = "24:00"
+
+    def hold(self, now: float) -> bool:
+        """Is this time of Unix seconds within them?"""
+        day, second = divmod(int(now), _DAY_S)
+        time = f"{second // 3600:02}:{second % 3600 // 60:02}"
+        return DAYS[(day + _THURSDAY) % 7] in self.days and self.begin <= time < self.end
+
+
 DEFAULT_STAGES = (
     Stage(weight=0.0, shadow_share=1.0),
     Stage(weight=0.05, shadow_share=1.0),
@@ -136,13 +114,21 @@ class Plan:
     """Times in seconds, errors and shares in (0, 1).
 
     `alpha` bounds the chance to take back a candidate that is within the harm margins, over the whole rollout and all
-    guards; `beta` the chance to promote one outside a clear margin. One block of `block_s` may add at most a
-    `cap_blocks`-th of the evidence that is needed, so bursts must be shorter than a block. For `warmup_s` after each
-    change of the route nothing is compared. After the last stage stable keeps `hold_back` of the traffic for `bake_s`.
+    guards, and over all attempts with the same pair of releases; `beta` the chance to promote one outside a clear
+    margin. One block of `block_s` may add at most a `cap_blocks`-th of the evidence that is needed, so bursts must be
+    shorter than a block. For `warmup_s` after each change of the route or of a pool nothing is compared. After the last
+    stage stable keeps `hold_back` of the traffic for `bake_s`; there false alarms come at most once in `alarm_free_s`.
+
+    A stage is entered only when it is shown that it costs at most `extra_bad_requests` (0: no such bound). Stages are
+    left only in `hours` (none: always).
     """
 
     stages: tuple[Stage, ...] = DEFAULT_STAGES
-    guards: Guards = Guards()
+    guards: Guards = DEFAULT_GUARDS
+    checks: Checks = Checks()
+    approvals: Approvals = Approvals()
+    labels: Labels = Labels()
+    hours: tuple[Hours, ...] = ()
     alpha: float = 0.05
     beta: float = 0.05
     block_s: float = 60.0
@@ -150,11 +136,30 @@ class Plan:
     warmup_s: float = 10.0
     bake_s: float = 600.0
     hold_back: float = 0.05
+    alarm_free_s: float = 30.0 * _DAY_S
+    extra_bad_requests: int = 0
     longest_s: float = 14400.0
     inconclusive: Inconclusive = Inconclusive.HOLD
 
+    def attempted(self, attempt: int) -> "Plan":
+        """This plan for the n-th attempt (from 1) with the same pair of releases.
+
+        Each spends 6/(pi^2 n^2) of both errors; all together never more than the plan says (`facts/statistics.md` 2).
+        """
+        share = 6 / (math.pi * attempt) ** 2
+        return replace(self, alpha=self.alpha * share, beta=self.beta * share)
+
     def alpha_of(self, guard: Guard) -> float:
         return self.alpha * self.guards.rules(guard).alpha_share
+
+    @property
+    def late_alpha(self) -> float:
+        """One over the blocks that pass, on average, to a false alarm while baking."""
+        return min(0.5, self.block_s / self.alarm_free_s)
+
+    def may_go_on(self, now: float) -> bool:
+        """Is this time within the plan's hours?"""
+        return not self.hours or any(hours.hold(now) for hours in self.hours)
 
     def must_clear(self, stage: int) -> frozenset[Guard]:
         """The guards that must be cleared before this stage is left; baking counts as the stage after the last."""
@@ -179,26 +184,25 @@ class Plan:
             stage["clear"] = [guard.value for guard in Guard if guard in stage["clear"]]
         data["stages"] = list(data["stages"])
         data["guards"]["latency"]["quantiles"] = list(self.guards.latency.quantiles)
+        data["checks"]["drift"] = self.checks.drift.value
+        data["hours"] = [{**hours, "days": list(hours["days"])} for hours in data["hours"]]
         data["inconclusive"] = self.inconclusive.value
         return data
 
     @staticmethod
     def from_json(data: Mapping[str, Any]) -> "Plan":
         """Read what `to_json` wrote. It is trusted: engineers' plans go through `rollout.plan`."""
-        guards = data["guards"]
-        latency = {**guards["latency"], "quantiles": tuple(guards["latency"]["quantiles"])}
+        stages = (Stage(**{**stage, "clear": frozenset(map(Guard, stage["clear"]))}) for stage in data["stages"])
+        hours = (Hours(**{**one, "days": tuple(one["days"])}) for one in data["hours"])
         return Plan(
             **{
                 **data,
-                "stages": tuple(
-                    Stage(**{**stage, "clear": frozenset(map(Guard, stage["clear"]))}) for stage in data["stages"]
-                ),
-                "guards": Guards(
-                    ErrorRules(**guards["errors"]),
-                    LatencyRules(**latency),
-                    AgreementRules(**guards["agreement"]),
-                    QualityRules(**guards["quality"]),
-                ),
+                "stages": tuple(stages),
+                "guards": Guards.from_json(data["guards"]),
+                "checks": Checks(**{**data["checks"], "drift": Drift(data["checks"]["drift"])}),
+                "approvals": Approvals(**data["approvals"]),
+                "labels": Labels(**data["labels"]),
+                "hours": tuple(hours),
                 "inconclusive": Inconclusive(data["inconclusive"]),
             }
         )

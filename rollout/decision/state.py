@@ -55,12 +55,28 @@ class Decision:
     seconds: float
 
 
+@dataclass(frozen=True, slots=True)
+class Point:
+    """The evidence of every enabled guard at the end of a block, as shares of what is needed, in logs."""
+
+    clock: float
+    stage: int
+    harm: Mapping[str, float]
+    clear: Mapping[str, float]
+
+
+TRAIL_MOST = 120
+"""Points kept of the evidence over time; when there are more, every other one goes."""
+
+
 @dataclass(frozen=True, slots=True, repr=False)
 class Rollout:
     """One candidate release on its way. Times are the clock's seconds, as given with the facts.
 
     `stage` is a position in the plan's stages; while baking it is one past the last. `stage_requests` counts the
-    candidate's requests in it (copies where its weight is 0), `requests` all of them. `deadline` is when patience ends.
+    candidate's requests in it (copies where its weight is 0), `stage_traffic` those of both releases, `requests` all of
+    the candidate's. `deadline` is when patience ends. `changed_at` is when the route or a pool changed last.
+    `plan` is the plan as this attempt spends it (Plan.attempted). `approved_by` lets it take the next step.
     """
 
     model: str
@@ -75,10 +91,18 @@ class Rollout:
     clock: float = 0.0
     started_at: float = 0.0
     entered_at: float = 0.0
+    changed_at: float = 0.0
     deadline: float = 0.0
     routed_at: float | None = None
     requests: int = 0
     stage_requests: int = 0
+    stage_traffic: int = 0
+    attempt: int = 1
+    is_extended: bool = False
+    is_drift_known: bool = False
+    """Someone let the rollout go on although answers drifted."""
+    approved_by: tuple[str, ...] = ()
+    trail: tuple[Point, ...] = ()
     hold: Hold | None = None
     decision: Decision | None = None
 
@@ -111,12 +135,35 @@ class Rollout:
     @property
     def block(self) -> int:
         """The number of the running block of the evidence cap."""
-        return int((self.clock - self.started_at) // self.plan.block_s)
+        return self.block_at(self.clock)
+
+    def block_at(self, clock: float) -> int:
+        return int((clock - self.started_at) // self.plan.block_s)
 
     @property
     def is_warm(self) -> bool:
-        """Is the last change of the route long enough ago for comparisons to count?"""
-        return self.clock - self.entered_at >= self.plan.warmup_s
+        """Is the last change of the route or a pool long enough ago for comparisons to count?"""
+        return self.clock - self.changed_at >= self.plan.warmup_s
+
+    @property
+    def approvals_missing(self) -> int:
+        """How many more people must approve before the next step."""
+        return max(0, self._approvals - len(self.approved_by))
+
+    @property
+    def _approvals(self) -> int:
+        stages, wanted = self.plan.stages, self.plan.approvals
+        following = self.stage if self.phase is Status.WARMING else self.stage + 1
+        if following == len(stages):
+            return wanted.promotion
+        if following > len(stages):
+            return 0
+        is_first_live = stages[following].weight > 0 and (following == 0 or stages[following - 1].weight == 0)
+        return wanted.canary if is_first_live else 0
+
+    def unheld(self) -> "Rollout":
+        """The same rollout as if nobody held it."""
+        return replace(self, status=self.phase, hold=None)
 
     def at(self, now: float) -> "Rollout":
         """The same rollout with its clock at `now`; a clock that jumps back stands still."""
@@ -136,10 +183,17 @@ class Rollout:
             "clock": self.clock,
             "started_at": self.started_at,
             "entered_at": self.entered_at,
+            "changed_at": self.changed_at,
             "deadline": self.deadline,
             "routed_at": self.routed_at,
             "requests": self.requests,
             "stage_requests": self.stage_requests,
+            "stage_traffic": self.stage_traffic,
+            "attempt": self.attempt,
+            "is_extended": self.is_extended,
+            "is_drift_known": self.is_drift_known,
+            "approved_by": list(self.approved_by),
+            "trail": [asdict(point) for point in self.trail],
             "hold": None if self.hold is None else {**asdict(self.hold), "origin": self.hold.origin.value},
             "decision": None if self.decision is None else asdict(self.decision),
         }
@@ -154,6 +208,8 @@ class Rollout:
                 "plan": plan,
                 "evidence": Evidence.from_json(plan, data["evidence"]),
                 "status": Status(data["status"]),
+                "approved_by": tuple(data["approved_by"]),
+                "trail": tuple(Point(**point) for point in data["trail"]),
                 "hold": None if hold is None else Hold(**{**hold, "origin": Status(hold["origin"])}),
                 "decision": None if decision is None else Decision(**decision),
             }

@@ -1,28 +1,49 @@
-"""Evidence in plain words: the estimate of each guard with its numbers, and how far the evidence has come.
+"""Evidence in plain words: the estimate of each guard with its interval, and how far the evidence has come.
 
 Knows how people read numbers. Knows nothing of plans, stages or decisions.
 """
 
 import math
 
-from gateway.windows import upper_edge_us
 from rollout.decision.evidence import GuardEvidence
-from rollout.decision.exceedance import RecentLatency
-from rollout.decision.live import ErrorEvidence, LatencyEvidence
-from rollout.decision.paired import AgreementEvidence, QualityEvidence
+from rollout.decision.guards import Guard
+from rollout.decision.interval import WIDEST, Interval, accuracy_lost, share_of
+from rollout.decision.live import LatencyEvidence, RateEvidence
+from rollout.decision.paired import AgreementEvidence, DifferenceEvidence, QualityEvidence
+from rollout.decision.share import DriftCheck, ShareCheck
 
 
-def estimate(evidence: GuardEvidence) -> str:
+def estimate(guard: Guard, evidence: GuardEvidence) -> str:
     """What was measured, in plain words."""
     match evidence:
-        case ErrorEvidence():
-            return _errors(evidence)
+        case RateEvidence() if guard is Guard.MISTAKES:
+            return _rates(evidence, "wrong answers", "label")
+        case RateEvidence():
+            return _rates(evidence, "errors", "request")
         case LatencyEvidence():
             return _latency(evidence)
         case AgreementEvidence():
             return _agreement(evidence)
+        case DifferenceEvidence():
+            return _difference(evidence)
         case QualityEvidence():
             return _quality(evidence)
+
+
+def intervals(evidence: GuardEvidence) -> dict[str, Interval]:
+    """The estimates behind the words, by name; ratios are to stable's. Empty before anything was measured."""
+    match evidence:
+        case RateEvidence():
+            found = {"ratio": evidence.sums.ratio()}
+        case LatencyEvidence():
+            found = {_level(p): sums.ratio() for p, sums in zip(evidence.quantiles, evidence.sums, strict=True)}
+        case AgreementEvidence():
+            found = {"differing": share_of(evidence.seen)}
+        case DifferenceEvidence():
+            found = {}
+        case QualityEvidence():
+            found = {"accuracy_lost": accuracy_lost(evidence.seen)}
+    return {name: interval for name, interval in found.items() if interval is not None}
 
 
 def percent(share: float) -> str:
@@ -42,43 +63,79 @@ def _e_value(log_e: float) -> str:
     return f"{value:,.0f}" if value >= 99.95 else f"{value:.1f}"
 
 
-def _errors(evidence: ErrorEvidence) -> str:
+def _times(interval: Interval) -> str:
+    """A ratio to stable's: `1.31x stable's [1.18, 1.49]`; what is not bounded yet is told as such."""
+    value = "far more than" if interval.value >= WIDEST else f"{interval.value:.3g}x"
+    if not interval.low and interval.high is None:
+        return f"{value} stable's, too few to say how surely"
+    high = "no upper bound yet" if interval.high is None else f"{interval.high:.3g}"
+    return f"{value} stable's [{interval.low:.3g}, {high}]"
+
+
+def _rates(evidence: RateEvidence, what: str, unit: str) -> str:
     if evidence.size == 0:
-        return "no request was compared yet"
-    ours, theirs = evidence.failures / evidence.requests, evidence.expected / evidence.requests
-    return f"errors {percent(ours)} against stable's {percent(theirs)} over {evidence.requests:,} requests"
+        return f"no {unit} was compared yet"
+    ours, theirs = evidence.events / evidence.size, evidence.expected / evidence.size
+    ratio = evidence.sums.ratio()
+    times = "" if ratio is None else f", {_times(ratio)}"
+    return f"{what} {percent(ours)} against stable's {percent(theirs)} over {evidence.size:,} {unit}s{times}"
+
+
+def _level(p: float) -> str:
+    return f"p{100 * p:g}"
 
 
 def _latency(evidence: LatencyEvidence) -> str:
     if evidence.size == 0:
         return "no request was compared yet"
+    found = intervals(evidence)
     levels = (
-        f"p{100 * p:g} {_milliseconds(evidence.candidate, p)} against {_milliseconds(evidence.stable, p)}"
-        for p in evidence.quantiles
+        f"{level} is {_times(found[level])}" if level in found else f"{level} is unknown"
+        for level in map(_level, evidence.quantiles)
     )
-    return f"{', '.join(levels)} of stable, over {evidence.requests:,} requests"
-
-
-def _milliseconds(recent: RecentLatency, p: float) -> str:
-    bucket = recent.quantile_bucket(p)
-    if bucket is None:
-        return "unknown"
-    latency_us = upper_edge_us(bucket)
-    return "a failure" if math.isinf(latency_us) else f"{latency_us / 1000:.3g} ms"
+    return f"{', '.join(levels)}, over {evidence.requests:,} requests"
 
 
 def _agreement(evidence: AgreementEvidence) -> str:
-    if evidence.size == 0:
+    found = share_of(evidence.seen)
+    if found is None:
         return "no mirrored answer was compared yet"
-    differing = percent(evidence.seen.disagreed / evidence.size)
-    return f"different answers to {differing} of {evidence.size:,} mirrored requests"
+    bounds = f"[{percent(found.low)}, {percent(found.high or 1.0)}]"
+    return f"different answers to {percent(found.value)} {bounds} of {evidence.size:,} mirrored requests"
+
+
+def _difference(evidence: DifferenceEvidence) -> str:
+    seen = evidence.seen
+    if not seen.total:
+        return "no mirrored answer was compared yet"
+    low, high = percent(seen.mean(False)), percent(seen.mean(True))
+    return f"mirrored answers lie {low} to {high} apart on average, over {evidence.size:,} requests"
 
 
 def _quality(evidence: QualityEvidence) -> str:
-    labels = evidence.seen
-    if labels.total == 0:
+    labels, lost = evidence.seen, accuracy_lost(evidence.seen)
+    if lost is None:
         return "no label of a mirrored request arrived yet"
-    points = 100 * (labels.better - labels.worse) / labels.total
-    change = f"{abs(points):.3g} points {'higher' if points > 0 else 'lower'}" if points else "the same"
+    points = -100 * lost.value
+    change = f"{abs(points):.3g} points {'higher' if points > 0 else 'lower'} than" if points else "the same as"
+    assert lost.high is not None, "accuracy lost lies between -1 and 1"
+    bounds = f"[{-100 * lost.high:+.3g}, {-100 * lost.low:+.3g}]"
     counts = f"only stable right {labels.worse:,} times, only the candidate {labels.better:,} times"
-    return f"accuracy {change} than stable's over {labels.total:,} labels ({counts})".replace("same than", "same as")
+    return f"accuracy {change} stable's {bounds} over {labels.total:,} labels ({counts})"
+
+
+def divided(check: ShareCheck) -> str:
+    """How the requests were divided, beside how they should have been."""
+    if not check.all_requests:
+        return "no request was compared yet"
+    ours, wanted = check.requests / check.all_requests, check.expected / check.all_requests
+    return f"the candidate got {percent(ours)} of {check.all_requests:,} requests where its weight is {percent(wanted)}"
+
+
+def drifted(check: DriftCheck) -> str:
+    """Where the answers differ most."""
+    if not check.requests:
+        return "no answer was compared yet"
+    widest, stable, candidate = check.widest
+    shares = f"{percent(candidate)} of the candidate's answers against {percent(stable)} of stable's"
+    return f"{shares} fall into bin {widest}, over {check.requests:,} answers"

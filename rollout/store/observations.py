@@ -72,6 +72,12 @@ def windows_after(connection: Connection, model: str, seen: int) -> tuple[list[W
     return [Window.from_json(json.loads(row.document)) for row in rows], rows[-1].id if rows else seen
 
 
+def windows_since(connection: Connection, model: str, at: float) -> list[Window]:
+    """A model's windows that began after a time."""
+    query = select(windows.c.document).where(windows.c.model == model, windows.c.started_at >= at)
+    return [Window.from_json(json.loads(row.document)) for row in connection.execute(query)]
+
+
 def predictions_after(connection: Connection, model: str, seen: int) -> tuple[list[Prediction], int]:
     query = select(samples).where(samples.c.model == model, samples.c.id > seen).order_by(samples.c.id)
     rows = connection.execute(query).all()

@@ -8,7 +8,7 @@ from sqlalchemy import Connection, Row, desc, insert, select, update
 from sqlalchemy.exc import IntegrityError
 
 from rollout.decision.instructions import Instruction, instruction_from_json, instruction_to_json
-from rollout.decision.state import Rollout
+from rollout.decision.state import Rollout, Status
 from rollout.errors import ConflictError, NotFoundError
 from rollout.store import observations
 from rollout.store.tables import instructions, rollouts
@@ -92,6 +92,14 @@ def get(connection: Connection, key: int) -> StoredRollout:
     if row is None:
         raise NotFoundError(f"there is no rollout {key}: `sluice rollout status` lists them")
     return _stored(row)
+
+
+def attempts(connection: Connection, model: str, release: int, stable: int | None) -> int:
+    """How often this pair has been compared on live traffic or copies and was not promoted."""
+    query = select(rollouts).where(rollouts.c.model == model, rollouts.c.release == release)
+    states = [_stored(row).state for row in connection.execute(query.where(rollouts.c.active_model.is_(None)))]
+    tried = (state for state in states if state.stable == stable and state.status is not Status.PROMOTED)
+    return sum(state.routed_at is not None for state in tried)
 
 
 def active(connection: Connection) -> list[StoredRollout]:

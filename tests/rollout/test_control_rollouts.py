@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from exporter.release import Signature, Tensor
-from gateway.windows import Role
+from gateway.windows import Role, bucket_of
 from rollout.config import ControlSettings
 from rollout.pools.fake import FakeHost
 from rollout.pools.fake_server import Behaviour
@@ -88,6 +88,42 @@ def test_held_resumed_and_aborted_by_people(serving: Plane) -> None:
     assert serving.client.get("/v1/history").json()["first_broken"] is None
 
 
+def test_next_step_waits_for_as_many_people_as_the_plan_asks_for(serving: Plane) -> None:
+    plan = quick(approvals={"canary": 2}, stages=[{"weight": 0.5, "shadow_share": 1.0, "soak_s": 0.1}])
+    key = serving.begin(2, plan).json()["id"]
+    waiting = serving.wait(key, lambda found: bool(found["waiting_for"]) and "approval" in found["waiting_for"][0])
+    assert waiting["status"] == "warming"
+    assert waiting["waiting_for"] == ["approval by 2 people: `sluice rollout approve`"]
+    for _ in range(2):
+        serving.client.post(f"/v1/rollouts/{key}/approve", json={"by": "ada", "reason": "looked at it"})
+    assert serving.rollout(key)["approved_by"] == ["ada"]
+    assert serving.rollout(key)["waiting_for"] == ["approval by one person more: `sluice rollout approve`"]
+    serving.client.post(f"/v1/rollouts/{key}/approve", json={"by": "bob"})
+    assert serving.wait_status(key, "canary")["weight"] == 0.5
+    told = serving.client.get(f"/v1/rollouts/{key}/history").json()
+    assert [(one["author"], one["what"]) for one in told if one["what"] == "approved"] == [
+        ("ada", "approved"), ("bob", "approved"),
+    ]  # fmt: skip
+
+
+def test_pair_that_was_tried_before_is_tried_with_less_of_alpha(serving: Plane) -> None:
+    for attempt in (1, 2):
+        key = serving.begin(2, quick()).json()["id"]
+        assert serving.wait_status(key, "shadow")["attempt"] == attempt
+        serving.client.post(f"/v1/rollouts/{key}/abort", json={"by": "ada"})
+        serving.wait(key, lambda found: bool(found["is_settled"]))
+    assert serving.begin(3, quick()).json()["attempt"] == 1
+
+
+def test_todays_traffic_of_a_model_is_what_stable_answered(serving: Plane) -> None:
+    assert serving.client.get("/v1/models/digits/traffic").json()["rate"] == 0
+    serving.report([serving.window(1, 0.0, 90, failed=10)])
+    seen = serving.client.get("/v1/models/digits/traffic").json()
+    assert (seen["failing"], seen["latency"]) == (0.1, [[bucket_of(1000.0), 1.0]])
+    assert seen["rate"] * seen["seconds"] == pytest.approx(100)
+    assert serving.client.get("/v1/models/other/traffic").status_code == 404
+
+
 def test_second_rollout_of_a_model_is_refused(serving: Plane) -> None:
     serving.begin(2, quick())
     refused = serving.begin(3)
@@ -103,6 +139,7 @@ def test_second_rollout_of_a_model_is_refused(serving: Plane) -> None:
         (1, {}, 409, "stable already"),
         (2, {"stagse": []}, 422, "stages"),
         (2, {"alpha": 7}, 422, "alpha"),
+        (2, {"guards": {"mistakes": {"enabled": True}, "quality": {"enabled": False}}}, 422, "guards.mistakes"),
     ],
 )
 def test_wrong_orders_say_what_is_wrong(
@@ -279,4 +316,5 @@ def report_a_good_candidate(plane: Plane) -> None:
     plane.pairs(50, (1, 3), (2, 7), truth=7)
     plane.report([plane.window(2, 0.0, 50, role=Role.MIRRORED)])
     if (weight := (plane.route()["candidate"] or {"weight": 0.0})["weight"]) > 0:
-        plane.report([plane.window(1, weight, 500), plane.window(2, weight, 500)])
+        taken = round(1000 * weight)
+        plane.report([plane.window(1, weight, 1000 - taken), plane.window(2, weight, taken)])

@@ -7,13 +7,14 @@ import pytest
 from gateway.windows import Outcome, Role, Window
 from rollout.decision import engine
 from rollout.decision.counts import ArmCounts, Comparison
-from rollout.decision.rules import Plan
-from rollout.observing import observed
+from rollout.decision.guards import DifferenceRules, Guards, MistakeRules
+from rollout.decision.rules import Checks, Drift, Plan
+from rollout.observing import not_counted, observed
 from rollout.store.observations import Judged, Prediction
 
 STATE = engine.start("digits", 2, 1, Plan(), "salt")
 WINDOW = Window(
-    "g", "b", 1, 5, "digits", 2, Role.ANSWERED, 0.25, 0.0, 1.0,
+    "g", "b", 1, 5, "digits", 2, Role.ANSWERED, 0.25, 100.0, 1.0,
     {Outcome.OK: 8, Outcome.SERVER_ERROR: 1, Outcome.TIMEOUT: 1, Outcome.CLIENT_ERROR: 5, Outcome.CLIENT_GONE: 2,
      Outcome.LOST: 1}, {100: 8},
 )  # fmt: skip
@@ -79,3 +80,23 @@ def test_pairs_of_other_releases_or_sizes_count_for_nothing(prediction: Predicti
 
 def test_label_of_another_size_counts_for_nothing() -> None:
     assert observed(STATE, (), (), [Judged(1, PAIR, (3,))]).quality.total == 0
+
+
+def test_requests_of_a_cold_route_are_not_compared_however_late_they_arrive_but_the_breaker_hears_of_them() -> None:
+    state = replace(STATE, changed_at=95.0)
+    fact = observed(state, [WINDOW, replace(WINDOW, started_at=105.0)], (), ())
+    assert [one.candidate.requests for one in fact.comparisons] == [10]
+    assert (fact.cold.requests, fact.cold.failures) == (10, 2)
+    assert sum(arm.requests for arm in fact.answered) == 20
+
+
+def test_a_gateway_whose_clock_is_behind_is_not_taken_for_cold() -> None:
+    fact = observed(replace(STATE, changed_at=4000.0), [WINDOW], (), ())
+    assert [one.candidate.requests for one in fact.comparisons] == [10]
+
+
+def test_what_nobody_counts_yet_is_named() -> None:
+    guards = Guards(difference=DifferenceRules(enabled=True), mistakes=MistakeRules(enabled=True))
+    plan = Plan(guards=guards, checks=Checks(drift=Drift.WARN))
+    assert not_counted(plan) == ["guards.difference", "guards.mistakes", "checks.drift"]
+    assert not_counted(Plan()) == []

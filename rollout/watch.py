@@ -23,6 +23,7 @@ def picture(rollout: dict[str, Any]) -> RenderableType:
     parts: list[RenderableType] = [_headline(rollout)]
     if rollout["verdicts"]:
         parts.append(_guards(rollout["verdicts"]))
+    parts += [Text(f"{one['name']}: {one['reason']}", style="yellow") for one in rollout["checks"] if one["is_failed"]]
     if rollout["waiting_for"]:
         parts.append(Text("waiting for " + "; ".join(rollout["waiting_for"]), style="dim"))
     if rollout["decision"]:
@@ -42,10 +43,11 @@ def _headline(rollout: dict[str, Any]) -> Text:
 
 
 def _guards(verdicts: list[dict[str, Any]]) -> Table:
-    table = Table("guard", "finding", "harm", "clear", "what was seen", box=None, pad_edge=False)
+    table = Table("guard", "finding", "harm", "clear", "what was seen", "to decide", box=None, pad_edge=False)
     for one in verdicts:
         finding = Text(one["finding"], style=COLOURS.get(one["finding"], ""))
-        table.add_row(one["guard"], finding, _bar(one["harm"], "red"), _bar(one["clear"], "green"), one["reason"])
+        bars = _bar(one["harm"], "red"), _bar(one["clear"], "green")
+        table.add_row(one["guard"], finding, *bars, one["reason"], one["needs"])
     return table
 
 

@@ -57,9 +57,9 @@ class CappedEvidence:
     def add(self, block: int, log_e: float) -> "CappedEvidence":
         """The uncapped evidence has become `log_e` in this block; an earlier block counts as the running one."""
         if block <= self.block:
-            return replace(self, latest=log_e)
+            return CappedEvidence(self.limit, self.restarts, self.block, self.banked, self.opened, log_e)
         banked = log_sum_exp(self.log_e, 0.0) if self.restarts else self.log_e
-        return replace(self, block=block, banked=banked, opened=self.latest, latest=log_e)
+        return CappedEvidence(self.limit, self.restarts, block, banked, self.latest, log_e)
 
     @property
     def log_e(self) -> float:

@@ -5,7 +5,7 @@ refused when it is made, so a gateway that lies can never clear a candidate.
 """
 
 from bisect import bisect_right
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import accumulate
 
@@ -40,7 +40,7 @@ class ArmCounts:
         if not 0 <= buckets[0] <= buckets[-1] <= LAST_BUCKET:
             raise ValueError(f"impossible counts: latency buckets go from 0 to {LAST_BUCKET}")
         object.__setattr__(self, "_buckets", buckets)
-        object.__setattr__(self, "_up_to", list(accumulate(map(self.histogram.__getitem__, buckets))))
+        object.__setattr__(self, "_up_to", tuple(accumulate(map(self.histogram.__getitem__, buckets))))
         if self.measured > self.successes:
             raise ValueError(f"impossible counts: {self.measured} latencies of {self.successes} successes")
 
@@ -55,8 +55,13 @@ class ArmCounts:
 
     def slower_than(self, bucket: int) -> int:
         """How many requests took longer than this bucket's upper edge; a failure took for ever."""
-        place = bisect_right(self._buckets, bucket)
-        return self.measured - (self._up_to[place - 1] if place else 0) + self.failures
+        return self.slower_than_each((bucket,))[0]
+
+    def slower_than_each(self, buckets: Iterable[int]) -> list[int]:
+        """The same for several buckets."""
+        known, up_to = self._buckets, (0, *self._up_to)
+        most = up_to[-1] + self.failures
+        return [most - up_to[bisect_right(known, bucket)] for bucket in buckets]
 
 
 @dataclass(frozen=True, slots=True)

@@ -113,8 +113,8 @@ class ShiftSums:
         """`threshold` is the bucket of stable's quantile, fixed before."""
         candidate, stable = comparison.candidate, comparison.stable
         requests, events, theirs = self.arms.get(comparison.weight, (0, _NO_EVENTS, Tally()))
-        slower = candidate.slower_than
-        events = tuple([count + slower(threshold + shift) for count, shift in zip(events, SHIFTS, strict=True)])
+        slower = candidate.slower_than_each([threshold + shift for shift in SHIFTS])
+        events = tuple(map(int.__add__, events, slower))
         theirs = _plus(theirs, Tally(stable.requests, stable.slower_than(threshold)))
         return ShiftSums({**self.arms, comparison.weight: (requests + candidate.requests, events, theirs)})
 

@@ -7,6 +7,7 @@ Knows where the rollout stands, since when, and on what evidence. Knows nothing 
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
 from enum import StrEnum
+from functools import lru_cache
 from typing import Any
 
 from rollout.decision.evidence import Evidence
@@ -26,6 +27,12 @@ class Status(StrEnum):
     ROLLED_BACK = "rolled_back"
     ABORTED = "aborted"
     FAILED = "failed"
+
+
+@lru_cache(maxsize=1024)
+def plan_json(plan: Plan) -> dict[str, Any]:
+    """A plan as it is stored, made once for all the times that its rollout is stored."""
+    return plan.to_json()
 
 
 ENDED = frozenset({Status.PROMOTED, Status.ROLLED_BACK, Status.ABORTED, Status.FAILED})
@@ -63,6 +70,9 @@ class Point:
     stage: int
     harm: Mapping[str, float]
     clear: Mapping[str, float]
+
+    def to_json(self) -> dict[str, Any]:
+        return {"clock": self.clock, "stage": self.stage, "harm": self.harm, "clear": self.clear}
 
 
 TRAIL_MOST = 120
@@ -174,7 +184,7 @@ class Rollout:
             "model": self.model,
             "release": self.release,
             "stable": self.stable,
-            "plan": self.plan.to_json(),
+            "plan": plan_json(self.plan),
             "salt": self.salt,
             "evidence": self.evidence.to_json(),
             "status": self.status.value,
@@ -193,7 +203,7 @@ class Rollout:
             "is_extended": self.is_extended,
             "is_drift_known": self.is_drift_known,
             "approved_by": list(self.approved_by),
-            "trail": [asdict(point) for point in self.trail],
+            "trail": [point.to_json() for point in self.trail],
             "hold": None if self.hold is None else {**asdict(self.hold), "origin": self.hold.origin.value},
             "decision": None if self.decision is None else asdict(self.decision),
         }

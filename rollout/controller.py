@@ -32,8 +32,8 @@ from rollout.store.database import Database
 from rollout.store.history import Entry
 from rollout.store.rollouts import StoredRollout
 
-LABEL_WAIT_TIMES = 2.0
-"""A label that comes later after its answer than this many times the plan's delay is kept, but counts for nothing."""
+LABEL_WAIT_S, LABEL_WAIT_TIMES = 900.0, 2.0
+"""A label that comes later after its answer than both this and this many times the plan's delay counts for nothing."""
 FORGET_EVERY_S = 600.0
 RESTART_EVERY_S = 5.0
 NO_REASON = "no reason given"
@@ -214,7 +214,8 @@ class Controller:
                     return
                 windows, windows_seen = observations.windows_after(connection, state.model, stored.windows_seen)
                 predictions, samples_seen = observations.predictions_after(connection, state.model, stored.samples_seen)
-                since = max(stored.created_at, self._now() - LABEL_WAIT_TIMES * state.plan.labels.delay_s)
+                wait_s = max(LABEL_WAIT_S, LABEL_WAIT_TIMES * state.plan.labels.delay_s)
+                since = max(stored.created_at, self._now() - wait_s)
                 judged = observations.newly_judged(connection, state.model, state.release, since)
                 observations.mark_judged(connection, [one.id for one in judged])
                 own = [window for window in windows if window.revision > stored.since_version]

@@ -56,13 +56,13 @@ class Observed:
     """
 
     comparisons: tuple[Comparison, ...] = ()
-    cold: ArmCounts = field(default_factory=ArmCounts)
     mirrored: ArmCounts = field(default_factory=ArmCounts)
     agreement: Agreement = field(default_factory=Agreement)
     differences: Differences = field(default_factory=Differences)
     quality: PairedLabels = field(default_factory=PairedLabels)
     labelled: tuple[LabelComparison, ...] = ()
     answers: tuple[AnswerComparison, ...] = ()
+    cold: ArmCounts = field(default_factory=ArmCounts)
 
     @property
     def answered(self) -> tuple[ArmCounts, ...]:

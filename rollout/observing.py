@@ -7,7 +7,7 @@ releases. A window whose counts cannot be true is left out, so a gateway that li
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
 
-from gateway.windows import Outcome, Role, Window
+from gateway.windows import Role, Window
 from rollout.decision.counts import Agreement, ArmCounts, Comparison, PairedLabels
 from rollout.decision.events import Observed
 from rollout.decision.guards import Guard
@@ -77,7 +77,9 @@ def _arm(windows: Sequence[Window]) -> ArmCounts:
         for bucket, count in window.histogram.items():
             histogram[bucket] += count
     failures = sum(window.charged for window in windows)
-    return ArmCounts(sum(one.outcomes.get(Outcome.OK, 0) for one in windows) + failures, failures, dict(histogram))
+    requests = sum(window.ok for window in windows) + failures
+    assigned = sum(sum(window.outcomes.values()) for window in windows)
+    return ArmCounts(requests, failures, dict(histogram), assigned - requests)
 
 
 def _is_pair(state: Rollout, prediction: Prediction) -> bool:

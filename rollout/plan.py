@@ -100,6 +100,7 @@ class _Latency(_Strict):
     required: bool = LatencyRules().required
     alpha_share: float = Field(default=LatencyRules().alpha_share, gt=0, le=1)
     quantiles: list[Share] = Field(default=list(LatencyRules().quantiles), min_length=1, max_length=9)
+    whole: bool = LatencyRules().whole
     harm_buckets: Buckets = LatencyRules().harm_buckets
     clear_buckets: Buckets = LatencyRules().clear_buckets
 

@@ -24,7 +24,7 @@ from dataclasses import dataclass, replace
 
 from rollout.decision.mixture import log_mix, log_sum_exp
 
-RESERVE = 0.1
+RESERVE = 0.05
 """The part of the wealth that a block does not risk: it takes at most 2.3 nats, and small gains shrink by a tenth."""
 
 

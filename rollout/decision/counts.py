@@ -16,7 +16,8 @@ from gateway.windows import LAST_BUCKET
 class ArmCounts:
     """One release's requests: successes and charged failures.
 
-    `histogram` maps latency bucket to count, for successes only: a failure's latency is infinite.
+    `histogram` maps latency bucket to count, for successes only: a failure's latency is infinite. `uncharged` are those
+    that were assigned to it too and say nothing of it: the client's own mistakes, and those whose client went away.
 
     Raises:
         ValueError: a count is negative, there are more failures or latencies than requests, or no such bucket.
@@ -25,13 +26,16 @@ class ArmCounts:
     requests: int = 0
     failures: int = 0
     histogram: Mapping[int, int] = field(default_factory=dict)
+    uncharged: int = 0
     _buckets: Sequence[int] = field(init=False, repr=False, compare=False, default=())
-    _up_to: Sequence[int] = field(init=False, repr=False, compare=False, default=())
-    """The buckets in order, and how many latencies lie up to each of them: they are asked for many times."""
+    _up_to: Sequence[int] = field(init=False, repr=False, compare=False, default=(0,))
+    """The buckets in order, and how many latencies lie below each and in all: they are asked for many times."""
 
     def __post_init__(self) -> None:
         if not 0 <= self.failures <= self.requests:
             raise ValueError(f"impossible counts: {self.failures} failures in {self.requests} requests")
+        if self.uncharged < 0:
+            raise ValueError("impossible counts: less than no request is nobody's fault")
         if not self.histogram:
             return
         buckets = sorted(self.histogram)
@@ -40,7 +44,7 @@ class ArmCounts:
         if not 0 <= buckets[0] <= buckets[-1] <= LAST_BUCKET:
             raise ValueError(f"impossible counts: latency buckets go from 0 to {LAST_BUCKET}")
         object.__setattr__(self, "_buckets", buckets)
-        object.__setattr__(self, "_up_to", tuple(accumulate(map(self.histogram.__getitem__, buckets))))
+        object.__setattr__(self, "_up_to", tuple(accumulate(map(self.histogram.__getitem__, buckets), initial=0)))
         if self.measured > self.successes:
             raise ValueError(f"impossible counts: {self.measured} latencies of {self.successes} successes")
 
@@ -49,17 +53,22 @@ class ArmCounts:
         return self.requests - self.failures
 
     @property
+    def assigned(self) -> int:
+        """All that chance gave it."""
+        return self.requests + self.uncharged
+
+    @property
     def measured(self) -> int:
         """How many successes have a latency in the histogram."""
-        return self._up_to[-1] if self._up_to else 0
+        return self._up_to[-1]
 
     def slower_than(self, bucket: int) -> int:
         """How many requests took longer than this bucket's upper edge; a failure took for ever."""
-        return self.slower_than_each((bucket,))[0]
+        return self._up_to[-1] + self.failures - self._up_to[bisect_right(self._buckets, bucket)]
 
     def slower_than_each(self, buckets: Iterable[int]) -> list[int]:
         """The same for several buckets."""
-        known, up_to = self._buckets, (0, *self._up_to)
+        known, up_to = self._buckets, self._up_to
         most = up_to[-1] + self.failures
         return [most - up_to[bisect_right(known, bucket)] for bucket in buckets]
 

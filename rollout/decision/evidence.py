@@ -122,7 +122,7 @@ class Evidence:
         return next((breaker for breaker in (self.answered, self.mirrored) if breaker.is_tripped), None)
 
     def of(self, guard: Guard) -> GuardEvidence:
-        evidence: GuardEvidence = getattr(self, guard.value)
+        evidence: GuardEvidence = getattr(self, guard)
         return evidence
 
     def is_harmed(self, plan: Plan, guard: Guard) -> bool:

@@ -77,8 +77,9 @@ class RecentLatency:
 
     def add(self, arm: ArmCounts) -> "RecentLatency":
         histogram = dict(self.histogram)
+        known = histogram.get
         for bucket, count in arm.histogram.items():
-            histogram[bucket] = histogram.get(bucket, 0) + count
+            histogram[bucket] = known(bucket, 0) + count
         return RecentLatency(self.failures + arm.failures, histogram)
 
     def faded(self) -> "RecentLatency":

@@ -47,10 +47,14 @@ class ErrorRules(GuardRules):
 
 @dataclass(frozen=True, slots=True)
 class LatencyRules(GuardRules):
-    """Latency at these quantiles. Margins in buckets of ratio 2^(1/32): 2 is a factor 1.044, 8 is 1.189, 32 is 2."""
+    """Latency at these quantiles, and for harm, with `whole`, everywhere between them too.
+
+    Margins in buckets of ratio 2^(1/32): 2 is a factor 1.044, 8 is 1.189, 32 is 2.
+    """
 
     alpha_share: float = 0.3
     quantiles: tuple[float, ...] = (0.5, 0.95, 0.99)
+    whole: bool = True
     harm_buckets: int = 2
     clear_buckets: int = 8
 
@@ -114,7 +118,7 @@ class Guards:
     mistakes: MistakeRules = MistakeRules()
 
     def rules(self, guard: Guard) -> GuardRules:
-        found: GuardRules = getattr(self, guard.value)
+        found: GuardRules = getattr(self, guard)
         return found
 
     @property

@@ -74,18 +74,19 @@ def harm_step(state: Rollout) -> Step | None:
     """Back to stable if harm is shown; else None. Numbers that are not fit to be compared show nothing."""
     if state.evidence.share.is_broken(state.plan):
         return None
-    for guard in state.plan.guards.enabled:
-        if state.evidence.is_harmed(state.plan, guard):
+    plan, evidence, is_baking = state.plan, state.evidence, state.phase is Status.BAKING
+    for guard in plan.guards.enabled:
+        if evidence.is_harmed(plan, guard):
             return roll_back(state, guard.value, harm_reason(state, guard))
-    for guard in state.plan.guards.enabled:
-        if state.phase is Status.BAKING and state.evidence.is_harmed_late(state.plan, guard):
+        if is_baking and evidence.is_harmed_late(plan, guard):
             return roll_back(state, guard.value, late_reason(state, guard))
     return None
 
 
 def gate_step(state: Rollout) -> Step | None:
     """On to the next stage, to baking or to promotion when nothing is waited for any more; else None."""
-    if not gate_of(state).is_open:
+    has_soaked = state.clock - state.entered_at >= state.rules.soak_s
+    if not has_soaked or not gate_of(state).is_open:
         return None
     if state.stage < len(state.plan.stages):
         return enter_stage(state, state.stage + 1)

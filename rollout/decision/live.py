@@ -17,6 +17,7 @@ from rollout.decision.interval import SHIFTS, ArmSums, ShiftSums
 from rollout.decision.mixture import log_mean_exp
 from rollout.decision.odds import OddsProcess, OddsTest
 from rollout.decision.rules import Plan
+from rollout.decision.shift import ShiftProcess, edges_of
 
 Late = CappedEvidence | None
 """The e-detector of harm while baking; None before."""
@@ -120,10 +121,11 @@ class RateEvidence:
 
 @dataclass(frozen=True, slots=True)
 class LatencyEvidence:
-    """Evidence at each of the plan's quantiles: harm is their mean (valid under any dependence), each clears alone.
+    """Evidence at each of the plan's quantiles, and of the whole distribution where the plan minds it.
 
-    `thresholds` are stable's quantiles (buckets) from earlier intervals, renewed with each block. `requests` counts the
-    candidate's requests that were compared; `sums` has one entry a quantile.
+    Harm is the mean of all (valid under any dependence), each quantile clears alone. `thresholds` are stable's
+    quantiles (buckets) from earlier intervals, renewed with each block, and `edges` those of `whole`. `requests` counts
+    the candidate's requests that were compared; `sums` has one entry a quantile.
     """
 
     quantiles: tuple[float, ...]
@@ -133,8 +135,10 @@ class LatencyEvidence:
     harm_cap: CappedEvidence
     clear_caps: tuple[CappedEvidence, ...]
     sums: tuple[ShiftSums, ...]
+    whole: ShiftProcess | None
     late: Late = None
     thresholds: tuple[int, ...] = ()
+    edges: tuple[int, ...] = ()
     stable: RecentLatency = field(default_factory=RecentLatency)
     block: int = 0
     requests: int = 0
@@ -151,6 +155,7 @@ class LatencyEvidence:
             CappedEvidence.needing(plan.cap_blocks, plan.alpha_of(Guard.LATENCY)),
             (CappedEvidence.needing(plan.cap_blocks, plan.beta),) * levels,
             (ShiftSums(),) * levels,
+            ShiftProcess(rules.harm_buckets) if rules.whole else None,
         )
 
     def renewed(self, block: int) -> "LatencyEvidence":
@@ -162,17 +167,23 @@ class LatencyEvidence:
         if (self.thresholds and is_same_block) or self.stable.successes < LEAST_REFERENCE:
             return self if is_same_block else replace(self, block=block)
         thresholds = tuple(threshold_at(self.stable, p) for p in self.quantiles)
-        if is_same_block:
-            return replace(self, thresholds=thresholds)
-        return replace(self, thresholds=thresholds, stable=self.stable.faded(), block=block)
+        stable = self.stable if is_same_block else self.stable.faded()
+        return replace(
+            self, thresholds=thresholds, edges=edges_of(self.stable), stable=stable, block=max(block, self.block)
+        )
 
     def add(self, block: int, comparison: Comparison) -> "LatencyEvidence":
         """The evidence after this interval too; `renewed` was called before the interval's first comparison."""
         stable = self.stable.add(comparison.stable)
         if not comparison.is_randomised or not self.thresholds:
             return replace(self, stable=stable)
-        harm = self._added(self.harm, comparison, is_new_block=block > self.harm_cap.block)
-        log_harm = log_mean_exp([process.log_e for process in harm])
+        is_new_block, whole = block > self.harm_cap.block, self.whole
+        harm = self._added(self.harm, comparison, is_new_block=is_new_block)
+        harms = [process.log_e for process in harm]
+        if whole is not None:
+            whole = (whole.shared() if is_new_block else whole).add(self.edges, comparison)
+            harms.append(whole.log_e)
+        log_harm = log_mean_exp(harms)
         clear, clear_caps = self.clear, self.clear_caps
         if comparison.weight >= self.clear_from_weight:
             clear = self._added(clear, comparison, is_new_block=block > clear_caps[0].block)
@@ -188,6 +199,7 @@ class LatencyEvidence:
             harm_cap=self.harm_cap.add(block, log_harm),
             clear_caps=clear_caps,
             sums=tuple(sums),
+            whole=whole,
             late=None if self.late is None else self.late.add(block, log_harm),
             stable=stable,
             requests=self.requests + comparison.candidate.requests,
@@ -227,7 +239,9 @@ class LatencyEvidence:
             "clear_caps": [cap.to_json() for cap in self.clear_caps],
             "sums": [sums.to_json() for sums in self.sums],
             "late": late_to_json(self.late),
+            "whole": None if self.whole is None else list(self.whole.logs),
             "thresholds": list(self.thresholds),
+            "edges": list(self.edges),
             "stable": self.stable.to_json(),
             "block": self.block,
             "requests": self.requests,
@@ -242,7 +256,9 @@ class LatencyEvidence:
             clear_caps=tuple(c.restored(stored) for c, stored in zip(self.clear_caps, data["clear_caps"], strict=True)),
             sums=tuple(map(ShiftSums.from_json, data["sums"])),
             late=late_from_json(data["late"]),
+            whole=None if self.whole is None else replace(self.whole, logs=tuple(data["whole"])),
             thresholds=tuple(map(int, data["thresholds"])),
+            edges=tuple(map(int, data["edges"])),
             stable=RecentLatency.from_json(data["stable"]),
             block=int(data["block"]),
             requests=int(data["requests"]),

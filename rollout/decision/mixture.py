@@ -12,8 +12,8 @@ from collections.abc import Sequence
 
 def log_mean_exp(logs: Sequence[float]) -> float:
     """ln of the mean of exp(logs), without overflow. `logs` are finite, at least one."""
-    top = max(logs)
-    return top + math.log(math.fsum([math.exp(value - top) for value in logs]) / len(logs))
+    top, exp = max(logs), math.exp
+    return top + math.log(sum([exp(value - top) for value in logs]) / len(logs))
 
 
 def log_mix(share: float, first: float, second: float) -> float:

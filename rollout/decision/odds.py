@@ -27,7 +27,7 @@ from rollout.decision.mixture import log_mean_exp, log_mix, log_spaced
 
 RATE_GRID = log_spaced(1.1, 12.0, 10)
 """How many times worse (or better) than the boundary an error rate may be."""
-SHARED = 0.05
+SHARED = 0.01
 """The part of the evidence that the alternatives share anew in each block."""
 
 

@@ -48,7 +48,7 @@ class ShareCheck:
         )
 
     def add(self, comparison: Comparison) -> "ShareCheck":
-        ours, theirs = comparison.candidate.requests, comparison.stable.requests
+        ours, theirs = comparison.candidate.assigned, comparison.stable.assigned
         arms = Tally(ours, ours), Tally(theirs, theirs)
         return ShareCheck(
             self.over.add(comparison.weight, *arms),

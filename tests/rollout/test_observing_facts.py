@@ -24,7 +24,7 @@ PAIR = Prediction("r", "digits", 0.0, 1, (3, 4, 5), 2, (3, 9, 5))
 def test_only_successes_and_charged_failures_are_requests() -> None:
     stable = replace(WINDOW, release=1, outcomes={Outcome.OK: 30}, histogram={90: 30})
     (comparison,) = observed(STATE, [WINDOW, stable], (), ()).comparisons
-    assert comparison == Comparison(0.25, ArmCounts(30, 0, {90: 30}), ArmCounts(10, 2, {100: 8}))
+    assert comparison == Comparison(0.25, ArmCounts(30, 0, {90: 30}), ArmCounts(10, 2, {100: 8}, 8))
 
 
 def test_windows_of_gateways_add_and_weights_never_mix() -> None:

@@ -24,7 +24,7 @@ from enum import Enum
 from rollout.decision.counts import DIFFERENCE_EDGES, Differences, PairedLabels
 from rollout.decision.mixture import log_mean_exp, log_spaced
 
-BETS = (0.05, 0.1, 0.2, 0.3, 0.45, 0.6, 0.8, 0.95)
+BETS = (0.05, 0.15, 0.3, 0.5, 0.85)
 """Stakes, as shares of 1/(1+|m|), the largest |v - m|: no outcome ever loses everything."""
 
 

@@ -19,10 +19,9 @@ from dataclasses import dataclass, field, replace
 from gateway.windows import LAST_BUCKET
 from rollout.decision.betting import Side
 from rollout.decision.counts import ArmCounts, Comparison, Tally
-from rollout.decision.mixture import log_spaced
 from rollout.decision.odds import OddsProcess, OddsTest
 
-EXCEEDANCE_GRID = log_spaced(1.03, 8.0, 12)
+EXCEEDANCE_GRID = (1.03, 1.06, 1.12, 1.24, 1.48, 1.96, 2.92, 4.84, 8.68)
 """How many times more often the candidate may exceed the threshold; at the median no more than twice is possible."""
 LEAST_REFERENCE = 100
 """Stable's successes before a quantile is read from them. Fewer would be valid too, but could miss the tail."""

@@ -14,7 +14,8 @@ density ratio of rho_b in bin b, the candidate's with probability theta_b = w rh
 In each bin w fC + (1-w) fS = 1, so with equal distributions the expectation is 1, whatever they are. rho_b grows with
 b, and so does fC: a candidate that is stochastically faster than that only makes it smaller. The alternatives are
 shifts of a lognormal by t standard deviations, rho_b = exp(t z_b - t^2/2), with z_b the mean normal score of bin b; for
-other distributions the test is as valid and somewhat weaker. A failure's latency is infinite. Own derivation; relatives are
+other distributions the test is as valid and somewhat weaker. A failure's latency is infinite. Own derivation; its
+relatives are
 the tests of stochastic order in Lindon, Sanden & Shirikian (KDD 2022) and Arnold et al. (arXiv 2604.21851).
 """
 

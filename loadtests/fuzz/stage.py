@@ -242,7 +242,8 @@ class Stage:
             raise WrongError("something was written after the connection was closed")
         handled = end.handled
         check_read(handled, requests_of(b"".join(end.sent)))
-        answers = answers_to([one.head.method for one in handled], bytes(end.received), end.has_ended and not end.left)
+        methods, is_closed = [one.head.method for one in handled], end.has_ended and not end.left
+        answers = answers_to(methods, bytes(end.received), is_closed, may_be_cut=end.left)
         continues = [one for one in answers if one.status < 200]
         if len(continues) > sum(one.head.expects for one in handled) + 1 or any(one.status != 100 for one in continues):
             raise WrongError(f"interim answers that were not asked for: {continues!r}")

@@ -11,7 +11,7 @@ USERS ?= 20
 SECONDS ?= 30
 INPUTS ?= 1000000
 
-.PHONY: help setup demo test check up load bench bench-gateway bench-reload fuzz clean
+.PHONY: help setup demo test check up load bench bench-gateway bench-reload bench-slow bench-decisions fuzz clean
 
 help: ## Say what there is
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*##/\t/' | column -t -s '	'
@@ -48,13 +48,16 @@ load: $(STAMP) ## Locust against a gateway: HOST= MODEL= ROWS=file.npz USERS= SE
 	SLUICE_MODEL=$(MODEL) SLUICE_ROWS=$(ROWS) $(BIN)/locust --locustfile loadtests/users.py --host $(HOST) \
 	  $(if $(PAGE),--web-host 127.0.0.1,--headless --users $(USERS) --spawn-rate $(USERS) --run-time $(SECONDS)s --only-summary)
 
-bench: bench-gateway bench-reload bench-slow ## All benchmarks, into build/bench/
+bench: bench-gateway bench-reload bench-slow bench-decisions ## All benchmarks, into build/bench/
 
 bench-gateway: $(STAMP) ## The gateway beside its peers (QUICK=1: fewer rounds; ONLY="small_json idle": some works)
 	$(BIN)/python -m loadtests.bench.gateway $(if $(QUICK),--quick) $(ONLY:%=--only %)
 
 bench-reload: $(STAMP) ## 1,000,000 numbered requests through reloads, kills and restarts (QUICK=1: 50,000)
 	$(BIN)/python -m loadtests.bench.reload $(if $(QUICK),--quick)
+
+bench-decisions: $(STAMP) ## The decision engine beside other rules, simulated (QUICK=1: hundreds; ONLY="aa errors_2pct": a part)
+	$(BIN)/python -m loadtests.deciding $(if $(QUICK),--quick) $(ONLY:%=--only %)
 
 fuzz: $(STAMP) ## Hostile clients and servers against the gateway's core, on all cores: INPUTS=, SEED=
 	$(BIN)/python -m loadtests.fuzz --inputs $(INPUTS) $(SEED:%=--seed %)

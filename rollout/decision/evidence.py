@@ -5,13 +5,13 @@ and nothing else, so looking often, and ramping, cost nothing.
 """
 
 import math
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
 from rollout.decision.breaker import Breaker
 from rollout.decision.budget import StepEvidence
-from rollout.decision.counts import Comparison, Tally
+from rollout.decision.counts import AnswerComparison, Comparison, LabelComparison, Tally
 from rollout.decision.events import Observed
 from rollout.decision.guards import Guard
 from rollout.decision.live import LatencyEvidence, RateEvidence
@@ -54,60 +54,53 @@ class Evidence:
             ShareCheck.begin(plan),
         )
 
-    def add(self, plan: Plan, block: int, observed: Observed, *, is_warm: bool) -> "Evidence":
+    def add(self, plan: Plan, block: float, observed: Observed, *, is_warm: bool) -> "Evidence":
         """The evidence after one observation in this block. A guard that is not enabled gathers none.
 
         While the route is not warm nothing is compared, whatever the outcomes were; the breaker never looks away.
         """
-        seen = replace(
-            self,
-            latency=self.latency.renewed(block),
-            answered=self.answered.add(
-                sum(arm.requests for arm in observed.answered), sum(arm.failures for arm in observed.answered)
-            ),
-            mirrored=self.mirrored.add(observed.mirrored.requests, observed.mirrored.failures),
-        )
+        guards, answered, copies = plan.guards, observed.answered, observed.mirrored
+        errors, latency, share, step = self.errors, self.latency.renewed(block), self.share, self.step
         for comparison in observed.comparisons if is_warm else ():
-            seen = seen._compared(plan, block, comparison)
-        return seen._with_pairs(plan, block, observed)._with_answers(plan, block, observed)
+            if guards.latency.enabled:
+                latency = latency.add(block, comparison)
+            if comparison.is_randomised:
+                share = share.add(comparison)
+                step = step.add(comparison) if step is not None else None
+                if guards.errors.enabled:
+                    errors = errors.add(block, comparison.weight, *_failures(comparison))
+        has_agreement = guards.agreement.enabled and observed.agreement.total > 0
+        has_differences = guards.difference.enabled and observed.differences.total > 0
+        has_labels = guards.quality.enabled and observed.quality.total > 0
+        return Evidence(
+            errors,
+            latency,
+            self.agreement.add(block, observed.agreement) if has_agreement else self.agreement,
+            self.difference.add(block, observed.differences) if has_differences else self.difference,
+            self.quality.add(block, observed.quality) if has_labels else self.quality,
+            self._mistakes(block, observed.labelled) if guards.mistakes.enabled else self.mistakes,
+            share,
+            self._drift(observed.answers) if plan.checks.drift is not Drift.OFF else self.drift,
+            self.answered.add(sum(arm.requests for arm in answered), sum(arm.failures for arm in answered)),
+            self.mirrored.add(copies.requests, copies.failures),
+            step,
+        )
 
-    def _compared(self, plan: Plan, block: int, comparison: Comparison) -> "Evidence":
-        guards, errors, latency, share, step = plan.guards, self.errors, self.latency, self.share, self.step
-        if guards.latency.enabled:
-            latency = latency.add(block, comparison)
-        if comparison.is_randomised:
-            share = share.add(comparison)
-            if guards.errors.enabled:
-                candidate, stable = comparison.candidate, comparison.stable
-                arms = Tally(candidate.requests, candidate.failures), Tally(stable.requests, stable.failures)
-                errors = errors.add(block, comparison.weight, *arms)
-            if step is not None:
-                step = step.add(comparison)
-        return replace(self, errors=errors, latency=latency, share=share, step=step)
-
-    def _with_pairs(self, plan: Plan, block: int, observed: Observed) -> "Evidence":
-        guards, seen = plan.guards, self
-        if guards.agreement.enabled and observed.agreement.total > 0:
-            seen = replace(seen, agreement=self.agreement.add(block, observed.agreement))
-        if guards.difference.enabled and observed.differences.total > 0:
-            seen = replace(seen, difference=self.difference.add(block, observed.differences))
-        if guards.quality.enabled and observed.quality.total > 0:
-            seen = replace(seen, quality=self.quality.add(block, observed.quality))
-        return seen
-
-    def _with_answers(self, plan: Plan, block: int, observed: Observed) -> "Evidence":
-        mistakes, drift = self.mistakes, self.drift
-        for one in observed.labelled:
-            if plan.guards.mistakes.enabled and 0 < one.weight < 1:
+    def _mistakes(self, block: float, labelled: Iterable[LabelComparison]) -> RateEvidence:
+        mistakes = self.mistakes
+        for one in labelled:
+            if 0 < one.weight < 1:
                 mistakes = mistakes.add(block, one.weight, one.candidate, one.stable)
-        for answers in observed.answers:
-            if plan.checks.drift is not Drift.OFF and 0 < answers.weight < 1:
-                drift = drift.add(answers)
-        if mistakes is self.mistakes and drift is self.drift:
-            return self
-        return replace(self, mistakes=mistakes, drift=drift)
+        return mistakes
 
-    def baking(self, plan: Plan, block: int) -> "Evidence":
+    def _drift(self, answers: Iterable[AnswerComparison]) -> DriftCheck:
+        drift = self.drift
+        for one in answers:
+            if 0 < one.weight < 1:
+                drift = drift.add(one)
+        return drift
+
+    def baking(self, plan: Plan, block: float) -> "Evidence":
         """The same evidence, with detectors that begin in this block beside it."""
         return replace(
             self,
@@ -165,6 +158,12 @@ class Evidence:
             Breaker.from_json(data["mirrored"]),
             None if data["step"] is None else StepEvidence.from_json(data["step"]),
         )
+
+
+def _failures(comparison: Comparison) -> tuple[Tally, Tally]:
+    """The candidate's requests and failures, and stable's."""
+    candidate, stable = comparison.candidate, comparison.stable
+    return Tally(candidate.requests, candidate.failures), Tally(stable.requests, stable.failures)
 
 
 # A cap is a whole fraction of what is needed, and blocks * (needed / blocks) may round to just below it.

@@ -32,7 +32,7 @@ def with_evidence(state: Rollout, event: Observed) -> Rollout:
     answered = sum(arm.requests for arm in event.answered)
     stables = sum(comparison.stable.requests for comparison in event.comparisons)
     counted = event.mirrored.requests if state.rules.weight == 0 else answered
-    is_new_block = not state.trail or state.block > state.block_at(state.trail[-1].clock)
+    is_new_block = not state.trail or int(state.block) > int(state.block_at(state.trail[-1].clock))
     return replace(
         state,
         trail=_longer_trail(state) if is_new_block else state.trail,

@@ -143,12 +143,12 @@ class Rollout:
         return self.plan.stages[self.stage] if self.stage < len(self.plan.stages) else self.plan.baking
 
     @property
-    def block(self) -> int:
-        """The number of the running block of the evidence cap."""
+    def block(self) -> float:
+        """The time, counted in blocks of the evidence cap."""
         return self.block_at(self.clock)
 
-    def block_at(self, clock: float) -> int:
-        return int((clock - self.started_at) // self.plan.block_s)
+    def block_at(self, clock: float) -> float:
+        return (clock - self.started_at) / self.plan.block_s
 
     @property
     def is_warm(self) -> bool:

@@ -1,0 +1,91 @@
+"""`make bench-decisions`: simulated rollouts by the engine and by other rules.
+
+python -m loadtests.deciding [--quick] [--only CELL]... [--json]
+"""
+
+import json
+import signal
+from collections.abc import Sequence
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+from loadtests.bench.processes import this_machine
+from loadtests.bench.rows import Circumstances, Row, document, exit_code
+from loadtests.deciding.cells import CELLS, NULLS
+from loadtests.deciding.others import METHODS
+from loadtests.deciding.outage import outage
+from loadtests.deciding.pairs import PAIR_CELLS
+from loadtests.deciding.report import bars_of, outage_rows, plot, rows_of, table_of, tick_rows
+from loadtests.deciding.running import on_all_cores
+from loadtests.deciding.tick import tick_ms
+
+OUT = Path("build/bench")
+NULL_RUNS, RUNS = 10_000, 2_000
+QUICK_NULL_RUNS, QUICK_RUNS = 200, 100
+OUTAGE, TICK = "fails_everything", "tick"
+OUTAGES, TICK_MODELS = 2_000, (10, 50, 100, 200)
+NAMES = [*CELLS, *PAIR_CELLS, OUTAGE, TICK]
+
+
+def bench(
+    quick: Annotated[bool, typer.Option("--quick", help="Hundreds of rollouts instead of thousands.")] = False,
+    only: Annotated[list[str] | None, typer.Option(help=f"One of {', '.join(NAMES)}.")] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print the document, not tables.")] = False,
+) -> None:
+    """Simulate rollouts. Exit code 1 when a bar does not hold."""
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    names = only or NAMES
+    if unknown := set(names) - set(NAMES):
+        raise typer.BadParameter(f"there is no cell {', '.join(sorted(unknown))}; known are {', '.join(NAMES)}")
+    rows = _ticks() if TICK in names else []  # Alone on its core, before the others.
+    counts = _counts(names, quick)
+    with _progress() as progress:
+        tasks = {name: progress.add_task(name, total=count) for name, count in counts.items()}
+        found = on_all_cores(counts, lambda name, done: progress.advance(tasks[name], done))
+    rows = [*rows_of(found), *(_outages(quick) if OUTAGE in names else []), *rows]
+    plots = plot(found, OUT / "decisions")
+    path = OUT / f"{'-'.join(['decisions', *(only or [])])}.json"
+    written = json.dumps(_document(rows, counts), indent=1)
+    path.write_text(written + "\n")
+    if as_json:
+        typer.echo(written)
+    else:
+        console = Console(width=110)
+        console.print(table_of(found), bars_of(rows), sep="\n")
+        console.print(f"written to {path}", *map(str, plots))
+    raise typer.Exit(exit_code(rows, {}))
+
+
+def _counts(names: Sequence[str], quick: bool) -> dict[str, int]:
+    """Rollouts of each cell."""
+    nulls = {one.name for one in NULLS}
+    null_runs, runs = (QUICK_NULL_RUNS, QUICK_RUNS) if quick else (NULL_RUNS, RUNS)
+    return {name: null_runs if name in nulls else runs for name in names if name not in (OUTAGE, TICK)}
+
+
+def _ticks() -> list[Row]:
+    return tick_rows({models: tick_ms(models) for models in TICK_MODELS})
+
+
+def _outages(quick: bool) -> list[Row]:
+    return outage_rows([outage(seed) for seed in range(QUICK_RUNS if quick else OUTAGES)])
+
+
+def _document(rows: Sequence[Row], counts: dict[str, int]) -> dict[str, object]:
+    now = datetime.now(UTC).isoformat(timespec="seconds")
+    under = Circumstances(now, this_machine(), 1, dict.fromkeys(METHODS, "as in facts/statistics.md 3"), {})
+    return {**document("decisions", under, rows, {}), "runs": counts}
+
+
+def _progress() -> Progress:
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    return Progress(*columns, console=Console(stderr=True))
+
+
+if __name__ == "__main__":
+    typer.run(bench)

@@ -1,0 +1,183 @@
+"""What came of the simulated rollouts: rows with their bars, tables with every method beside ours, and plots."""
+
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from statistics import median
+
+from rich import box
+from rich.table import Table
+
+from loadtests.bench.rows import Better, Row
+from loadtests.deciding.cells import CELLS, GOOD, NULLS, Truth
+from loadtests.deciding.others import METHODS
+from loadtests.deciding.ours import OURS
+from loadtests.deciding.outage import Outage
+from loadtests.deciding.pairs import PAIR_CELLS
+from loadtests.deciding.running import PROMOTED, ROLLED_BACK, Ended
+
+Found = Mapping[str, Mapping[str, Sequence[Ended]]]
+"""Cell to method to its rollouts."""
+
+ERROR = 0.01
+"""Alpha of the null cells, beta of those beyond a clear margin."""
+MEDIANS = {"errors_2pct": 3400, "slower_1.5": 400, "slower_1.1": 3500, "accuracy_paired": 1300,
+           "accuracy_unpaired": 5500}  # fmt: skip
+"""Cell to the most requests of the candidate (or labels) that the median rollback may take."""
+LEAST_ROLLED_BACK, LEAST_PROMOTED = 0.99, 0.95
+ATTEMPTS_MOST, LOCAL_STOP_MOST_S, OUTAGE_MOST_S = 20, 1.0, 15.0
+TICK_MOST_MS = 100.0
+
+
+def share(ended: Sequence[Ended], end: str) -> float:
+    return sum(one.end == end for one in ended) / len(ended)
+
+
+def allowed(error: float, runs: int) -> float:
+    """The error and two standard errors of its estimate from so many runs."""
+    return error + 2 * math.sqrt(error * (1 - error) / runs)
+
+
+def rows_of(found: Found) -> list[Row]:
+    """A row for each figure of each method in each cell; bars are ours alone."""
+    rows: list[Row] = []
+    for cell, by_method in found.items():
+        for method, ended in by_method.items():
+            rows += _figures(cell, method, ended)
+    return rows
+
+
+def _figures(cell: str, method: str, ended: Sequence[Ended]) -> Iterable[Row]:
+    bars = _bars(cell, len(ended)) if method == OURS else {}
+    name = f"{cell}.{{}}.{method.replace(' ', '_')}"
+
+    def row(figure: str, value: float, spread: float, unit: str, better: Better) -> Row:
+        return Row(name.format(figure), value, spread, unit, bars.get(figure), better)
+
+    is_good = _truth(cell) is Truth.GOOD
+    for figure, end in (("rolled_back", ROLLED_BACK), ("promoted", PROMOTED)):
+        value = share(ended, end)
+        spread = 2 * math.sqrt(value * (1 - value) / len(ended))
+        is_wanted = (end == PROMOTED) is is_good
+        yield row(figure, value, spread, "share", "higher" if is_wanted else "lower")
+    yield row("bad_requests", sum(one.bad for one in ended) / len(ended), 0.0, "requests", "lower")
+    for figure, unit in (("requests", "requests"), ("seconds", "s")):
+        took = taken(cell, ended, figure)
+        for name_of, quantile in (("p50", 0.5), ("p90", 0.9)):
+            if (value := quantile_of(took, quantile)) < math.inf:
+                yield row(f"{figure}_{name_of}", value, 0.0, unit, "lower")
+
+
+def _bars(cell: str, runs: int) -> dict[str, float]:
+    if cell in {one.name for one in NULLS}:
+        return {"rolled_back": allowed(ERROR, runs)}
+    if cell.startswith("beyond_clear."):
+        return {"promoted": allowed(ERROR, runs)}
+    if cell == GOOD.name:
+        return {"promoted": LEAST_PROMOTED}
+    bars = {"requests_p50": float(MEDIANS[cell])} if cell in MEDIANS else {}
+    return {**bars, "rolled_back": LEAST_ROLLED_BACK} if cell == "errors_2pct" else bars
+
+
+def _truth(cell: str) -> Truth:
+    return PAIR_CELLS[cell].truth if cell in PAIR_CELLS else CELLS[cell].truth
+
+
+def taken(cell: str, ended: Sequence[Ended], figure: str) -> list[float]:
+    """What the right decision took (of good candidates that were not promoted, the wrong one); infinite without it."""
+    end = PROMOTED if cell == GOOD.name else ROLLED_BACK
+    found = [getattr(one, figure) if one.end == end else math.inf for one in ended]
+    return found if _truth(cell) is Truth.BAD or cell == GOOD.name else [one for one in found if one < math.inf]
+
+
+def quantile_of(values: Sequence[float], p: float) -> float:
+    """Nearest rank; infinite without a value."""
+    return sorted(values)[math.ceil(p * len(values)) - 1] if values else math.inf
+
+
+def outage_rows(found: Sequence[Outage]) -> list[Row]:
+    """The worst of all runs."""
+    worst = (
+        ("attempts", max(one.attempts for one in found), "requests", ATTEMPTS_MOST),
+        ("local_stop_s", max(one.local_stop_s for one in found), "s", LOCAL_STOP_MOST_S),
+        ("rolled_back_s", max(one.seconds for one in found), "s", OUTAGE_MOST_S),
+    )
+    return [Row(f"fails_everything.most_{what}.{OURS}", value, 0.0, unit, bar, "lower")
+            for what, value, unit, bar in worst]  # fmt: skip
+
+
+def tick_rows(found: Mapping[int, Sequence[float]]) -> list[Row]:
+    """CPU of one tick by the number of models, in ms; a hundred has the bar, and ten times ten is beside it."""
+    rows = [
+        Row(f"tick.cpu_ms.models_{models}", median(values), max(values) - min(values), "ms",
+            TICK_MOST_MS if models == 100 else None, "lower")
+        for models, values in found.items()
+    ]  # fmt: skip
+    if {10, 100} <= found.keys():
+        linear = median(found[100]) / median(found[10]) / 10
+        rows.append(Row("tick.cpu_ratio_to_linear", linear, 0.0, "ratio", None, "lower"))
+    return rows
+
+
+# For people
+
+
+def table_of(found: Found) -> Table:
+    """Every method beside ours: wrong decisions, what a decision took, and bad requests more than with stable."""
+    table = Table("cell", "method", box=box.SIMPLE, title="simulated rollouts")
+    for column in ("rolled back", "promoted", "requests p50", "seconds p50", "bad requests"):
+        table.add_column(column, justify="right")
+    for cell, by_method in found.items():
+        for place, (method, ended) in enumerate(by_method.items()):
+            halves = [quantile_of(taken(cell, ended, figure), 0.5) for figure in ("requests", "seconds")]
+            requests, seconds = ("" if math.isinf(half) else f"{half:,.0f}" for half in halves)
+            bad = sum(one.bad for one in ended) / len(ended)
+            table.add_row(
+                "" if place else cell, method, f"{share(ended, ROLLED_BACK):.2%}", f"{share(ended, PROMOTED):.2%}",
+                requests, seconds, f"{bad:,.0f}", end_section=place == len(by_method) - 1,
+            )  # fmt: skip
+    return table
+
+
+def bars_of(rows: Sequence[Row]) -> Table:
+    table = Table("bar", "value", "at", "", title="bars", box=box.SIMPLE)
+    for row in rows:
+        if row.bar is not None:
+            verdict = "[green]holds[/]" if row.holds else "[bold red]MISSED[/]"
+            sign = "<=" if row.better == "lower" else ">="
+            table.add_row(row.what, f"{row.value:,.4g}", f"{sign} {row.bar:,.4g}", verdict)
+    return table
+
+
+def plot(found: Found, folder: Path) -> list[Path]:
+    """False rollbacks by method and cell, and what the rollback of bad candidates took; as SVG."""
+    import matplotlib
+
+    matplotlib.use("Agg")
+    from matplotlib import pyplot
+
+    folder.mkdir(parents=True, exist_ok=True)
+    methods = [OURS, *METHODS]
+    written = []
+    for name, cells, value, title in (
+        ("false_rollbacks", [one.name for one in NULLS], lambda ended: 100 * share(ended, ROLLED_BACK),
+         "good candidates taken back, %"),
+        ("bad_requests", ["errors_2pct", "slower_1.5", "slower_1.1"],
+         lambda ended: sum(one.bad for one in ended) / len(ended), "bad requests until the decision, on average"),
+    ):  # fmt: skip
+        shown = [cell for cell in cells if cell in found]
+        if not shown:
+            continue
+        figure, axes = pyplot.subplots(figsize=(11, 5), layout="constrained")
+        for place, method in enumerate(methods):
+            at = [column + (place - len(methods) / 2) * 0.08 for column in range(len(shown))]
+            heights = [value(found[cell][method]) if method in found[cell] else 0.0 for cell in shown]
+            axes.bar(at, heights, 0.08, label=method)
+        axes.set_xticks(range(len(shown)), shown, rotation=20)
+        axes.set_title(title)
+        axes.legend(fontsize="small", ncols=4)
+        path = folder / f"{name}.svg"
+        figure.savefig(path)
+        pyplot.close(figure)
+        written.append(path)
+    return written

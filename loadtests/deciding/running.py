@@ -1,0 +1,141 @@
+"""Lets many rollouts of a cell pass, on all cores, and sums up what each method did."""
+
+import os
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import dataclass, replace
+from functools import partial
+
+import numpy as np
+
+from loadtests.deciding.cells import CELLS, Cell
+from loadtests.deciding.others import METHODS, P99, P99_MOST_BUCKETS, Ramp
+from loadtests.deciding.ours import OURS, Engine
+from loadtests.deciding.outage import Outage, outage
+from loadtests.deciding.pairs import PAIR_CELLS
+from loadtests.deciding.traffic import WINDOW_S, Release, Seen, World
+from rollout.decision.state import Status
+
+CHUNK = 25
+"""Rollouts that a process takes at once."""
+ROLLED_BACK, PROMOTED = Status.ROLLED_BACK.value, Status.PROMOTED.value
+
+
+@dataclass(frozen=True, slots=True)
+class Ended:
+    """One rollout by one method: its end, and until then seconds, the candidate's requests (or labels), bad ones more.
+
+    Bad ones are failures beyond stable's rate of the moment, and requests slower than 1.19 times stable's p99 beyond
+    the one in a hundred or so that stable has itself. `end` is empty when nothing was decided.
+    """
+
+    end: str
+    seconds: float
+    requests: int
+    bad: float
+
+
+@dataclass(slots=True)
+class _Course:
+    """What a rollout has come to."""
+
+    requests: int = 0
+    bad: float = 0.0
+
+    def add(self, seen: Seen, failing: float) -> None:
+        candidate = seen.candidate
+        slow = candidate.slower_than(P99 + P99_MOST_BUCKETS) - candidate.failures
+        self.requests += candidate.requests
+        self.bad += candidate.failures - failing * candidate.requests + slow - _SLOW * candidate.requests
+
+    def ended(self, end: str, number: int) -> Ended:
+        return Ended(end, WINDOW_S * (number + 1), self.requests, self.bad)
+
+
+_SLOW = 0.004
+"""Of stable's requests, those beyond 1.19 times its p99."""
+
+
+def rollouts(name: str, seeds: Sequence[int]) -> dict[str, list[Ended]]:
+    """These runs of a cell, by method."""
+    found: dict[str, list[Ended]] = defaultdict(list)
+    for seed in seeds:
+        if name in PAIR_CELLS:
+            found[OURS].append(_by_pairs(name, seed))
+            continue
+        for method, ended in _by_traffic(CELLS[name], seed):
+            found[method].append(ended)
+    return dict(found)
+
+
+def world(cell: Cell, seed: int) -> World:
+    dice = np.random.default_rng([seed, cell.windows])
+    return World(seed, cell.rate_per_s, Release(), cell.candidate, cell.happen(dice, cell.windows))
+
+
+def _by_traffic(cell: Cell, seed: int) -> Iterator[tuple[str, Ended]]:
+    here = world(cell, seed)
+    seen = [here.window(number, cell.ramp_weight(number)) for number in range(cell.windows)] if cell.others else []
+    yield OURS, _by_engine(cell, here, seen)
+    if cell.others:
+        yield from _by_rules(cell, here, seen)
+
+
+def _by_engine(cell: Cell, here: World, ramp: Sequence[Seen]) -> Ended:
+    engine, course = Engine.begin(cell.plan), _Course()
+    for number in range(cell.windows):
+        weight = engine.weight
+        is_on_ramp = bool(ramp) and ramp[number].weight == weight
+        seen = ramp[number] if is_on_ramp else here.window(number, weight)
+        course.add(seen, here.stable_rate(number))
+        if (end := engine.see(seen)) is not None:
+            return course.ended(end, number)
+    return course.ended("", cell.windows - 1)
+
+
+def _by_rules(cell: Cell, here: World, seen: Sequence[Seen]) -> Iterator[tuple[str, Ended]]:
+    course, courses = _Course(), []
+    for one in seen:
+        course.add(one, here.stable_rate(one.number))
+        courses.append(replace(course))
+    ramp = Ramp.of(seen)
+    for name, method in METHODS.items():
+        number = method(ramp, Release().failing, cell.plan.alpha)
+        last = cell.windows - 1 if number is None else number
+        yield name, courses[last].ended(PROMOTED if number is None else ROLLED_BACK, last)
+
+
+def _by_pairs(name: str, seed: int) -> Ended:
+    """Its requests are the pairs, or the candidate's labels, that the decision took."""
+    cell, dice = PAIR_CELLS[name], np.random.default_rng(seed)
+    engine, used = Engine.begin(cell.plan), 0
+    for number in range(cell.windows):
+        fact = cell.observe(dice, engine.weight)
+        used += fact.quality.total + fact.agreement.total + fact.differences.total
+        used += sum(one.candidate.requests for one in fact.labelled)
+        if (end := engine.tell(fact, WINDOW_S * (number + 1))) is not None:
+            return Ended(end, WINDOW_S * (number + 1), used, 0.0)
+    return Ended("", WINDOW_S * cell.windows, used, 0.0)
+
+
+def outages(seeds: Sequence[int]) -> list[Outage]:
+    return [outage(seed) for seed in seeds]
+
+
+def on_all_cores(
+    names: Mapping[str, int], advance: Callable[[str, int], None], first_seed: int = 0
+) -> dict[str, dict[str, list[Ended]]]:
+    """So many runs of each cell. `advance` is told of each part that is done."""
+    found: dict[str, dict[str, list[Ended]]] = {name: defaultdict(list) for name in names}
+    with ProcessPoolExecutor(os.cpu_count()) as pool:
+        for name, count in names.items():
+            for part in pool.map(partial(rollouts, name), _chunks(count, first_seed)):
+                for method, ended in part.items():
+                    found[name][method] += ended
+                advance(name, len(part[OURS]))
+    return {name: dict(by_method) for name, by_method in found.items()}
+
+
+def _chunks(count: int, first_seed: int) -> Iterable[Sequence[int]]:
+    return [range(first_seed + at, first_seed + min(at + CHUNK, count)) for at in range(0, count, CHUNK)]

@@ -32,6 +32,10 @@ class StepEvidence:
         margin = min(WIDEST, max(narrowest, extra_bad_requests / max(requests, 1.0)))
         return StepEvidence(margin, OddsProcess.begin(OddsTest.of_clear(1.0, margin)))
 
+    def anew(self) -> "StepEvidence":
+        """The same question, before any answer."""
+        return replace(self, process=OddsProcess.begin(self.process.test))
+
     def add(self, comparison: Comparison) -> "StepEvidence":
         candidate, stable = comparison.candidate, comparison.stable
         arms = Tally(candidate.requests, candidate.failures), Tally(stable.requests, stable.failures)

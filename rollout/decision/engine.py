@@ -110,7 +110,7 @@ def _observe(state: Rollout, event: Observed) -> Step:
         taken = step(seen)
         if taken is not None:
             return taken
-    return seen, ()
+    return journey.noting_people(seen), ()
 
 
 def _observe_held(state: Rollout, event: Observed) -> Step:
@@ -142,7 +142,8 @@ def _resume(state: Rollout, event: Resumed) -> Step:
     """
     evidence = state.evidence
     if evidence.share.is_broken(state.plan):
-        evidence = Evidence.begin(state.plan)
+        step = None if evidence.step is None else evidence.step.anew()
+        evidence = replace(Evidence.begin(state.plan), step=step)
         evidence = evidence.baking(state.plan, state.block) if state.phase is Status.BAKING else evidence
     is_drift_known = state.is_drift_known or (state.hold is not None and state.hold.by == "drift")
     resumed = replace(

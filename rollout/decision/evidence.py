@@ -54,7 +54,7 @@ class Evidence:
             ShareCheck.begin(plan),
         )
 
-    def add(self, plan: Plan, block: float, observed: Observed, *, is_warm: bool) -> "Evidence":
+    def add(self, plan: Plan, block: int, observed: Observed, *, is_warm: bool) -> "Evidence":
         """The evidence after one observation in this block. A guard that is not enabled gathers none.
 
         While the route is not warm nothing is compared, whatever the outcomes were; the breaker never looks away.
@@ -86,7 +86,7 @@ class Evidence:
             step,
         )
 
-    def _mistakes(self, block: float, labelled: Iterable[LabelComparison]) -> RateEvidence:
+    def _mistakes(self, block: int, labelled: Iterable[LabelComparison]) -> RateEvidence:
         mistakes = self.mistakes
         for one in labelled:
             if 0 < one.weight < 1:
@@ -100,7 +100,7 @@ class Evidence:
                 drift = drift.add(one)
         return drift
 
-    def baking(self, plan: Plan, block: float) -> "Evidence":
+    def baking(self, plan: Plan, block: int) -> "Evidence":
         """The same evidence, with detectors that begin in this block beside it."""
         return replace(
             self,

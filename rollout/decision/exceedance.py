@@ -3,13 +3,15 @@
 Knows histograms in log buckets. Knows nothing of time, pools or requests.
 
 `facts/statistics.md` 1.2; relative: Lindon, Sanden & Shirikian, "Rapid Regression Detection in Software Deployments
-through Sequential Testing" (KDD 2022). With c just below stable's p-quantile of before and r = 2^(margin/32):
+through Sequential Testing" (KDD 2022). With c at stable's p-quantile of before and r = 2^(margin/32):
 
     event of stable      latency > c             event of the candidate     latency > r c
 
-and the odds test of `odds` at ratio 1, since Q_C(p) <= r Q_S(p) exactly when P(C > r Q_S(p)) <= 1 - p. Margins are
-whole buckets, so r c is a bucket's edge and nothing is rounded. A failure's latency is infinite. No moments, no
-shape of the distribution, no constancy in time is assumed: only that c was fixed before the interval began.
+and the odds test of `odds` at ratio 1, since Q_C(p) <= r Q_S(p) exactly when P(C > r Q_S(p)) <= 1 - p. The quantile is
+known to lie in a bucket, so both sides round against themselves: for harm stable's c is the bucket's lower edge and the
+candidate's its upper one, for clear the other way round. Margins are whole buckets, so r c is an edge again. Failures
+take for ever. No moments, no shape of the distribution, no constancy in time is assumed: only that c was fixed before
+the interval began.
 """
 
 import math
@@ -31,21 +33,23 @@ LEAST_REFERENCE = 100
 class ExceedanceProcess:
     """The running evidence at one quantile, for a margin in buckets."""
 
+    side: Side
     margin: int
     odds: OddsProcess
 
     @staticmethod
     def begin(side: Side, margin: int) -> "ExceedanceProcess":
         make = OddsTest.of_harm if side is Side.HARM else OddsTest.of_clear
-        return ExceedanceProcess(margin, OddsProcess.begin(make(1.0, 0.0, EXCEEDANCE_GRID)))
+        return ExceedanceProcess(side, margin, OddsProcess.begin(make(1.0, 0.0, EXCEEDANCE_GRID)))
 
     def add(self, threshold: int, comparison: Comparison) -> "ExceedanceProcess":
-        """The evidence after this interval too. `threshold` is the bucket whose upper edge is c, fixed before it."""
+        """The evidence after this interval too. `threshold` is the bucket of stable's quantile, fixed before it."""
         threshold = reachable(threshold, self.margin)
+        is_harm = self.side is Side.HARM
         candidate, stable = comparison.candidate, comparison.stable
-        ours = Tally(candidate.requests, candidate.slower_than(threshold + self.margin))
-        theirs = Tally(stable.requests, stable.slower_than(threshold))
-        return ExceedanceProcess(self.margin, self.odds.add(comparison.weight, ours, theirs))
+        ours = Tally(candidate.requests, candidate.slower_than(threshold + self.margin - (not is_harm)))
+        theirs = Tally(stable.requests, stable.slower_than(threshold - is_harm))
+        return replace(self, odds=self.odds.add(comparison.weight, ours, theirs))
 
     def shared(self) -> "ExceedanceProcess":
         return replace(self, odds=self.odds.shared())
@@ -112,14 +116,13 @@ class RecentLatency:
 
 
 def threshold_at(stable: RecentLatency, p: float) -> int:
-    """The bucket whose upper edge is c: the one below that of the p-quantile of stable's successes.
+    """The bucket of the p-quantile of stable's successes; c is one of its edges.
 
-    Any c that was fixed beforehand is valid. One below, so that at least 1 - p of stable's requests exceed c, even when
-    all of them fall into one bucket. Of successes, since c would be infinite for a stable release that fails 1 - p of
-    its requests, and then nothing could ever clear.
+    Of successes, since c would be infinite for a stable release that fails 1 - p of its requests, and then nothing
+    could ever clear.
 
     Raises AssertionError without a success.
     """
     bucket = replace(stable, failures=0).quantile_bucket(p)
     assert bucket is not None, "a threshold without a success"
-    return max(0, bucket - 1)
+    return bucket

@@ -22,9 +22,17 @@ class Gate:
     is_within_hours: bool
 
     @property
+    def has_evidence(self) -> bool:
+        """Is nothing missing but people and hours?"""
+        return self.soak_s <= 0 and self.requests <= 0 and not self.guards and self.is_within_budget
+
+    @property
+    def has_people(self) -> bool:
+        return self.approvals <= 0 and self.is_within_hours
+
+    @property
     def is_open(self) -> bool:
-        has_evidence = self.soak_s <= 0 and self.requests <= 0 and not self.guards and self.is_within_budget
-        return has_evidence and self.approvals <= 0 and self.is_within_hours
+        return self.has_evidence and self.has_people
 
 
 def gate_of(state: Rollout) -> Gate:

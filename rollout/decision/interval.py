@@ -65,8 +65,9 @@ class ArmSums:
             return None
         value = min(ours / expected, WIDEST) if expected else WIDEST
         around = max(value, 1 / WIDEST)
-        low = _bound(self._log_e, around, 1 / WIDEST)
-        return Interval(value, 0.0 if low is None else low, _bound(self._log_e, around, WIDEST))
+        low = _bound(self._log_e, around, 1 / WIDEST) if ours else None
+        high = _bound(self._log_e, around, WIDEST) if expected else None
+        return Interval(value, 0.0 if low is None else low, high)
 
     def _log_e(self, ratio: float) -> float:
         """Evidence against this ratio of the rates."""
@@ -130,9 +131,7 @@ class ShiftSums:
         value = _crossing(counts, expected)
         below = [shift for shift, out in zip(SHIFTS, rejected, strict=True) if out and shift <= value]
         above = [shift for shift, out in zip(SHIFTS, rejected, strict=True) if out and shift > value]
-        return Interval(
-            _factor(value), _factor(max(below)) if below else 0.0, _factor(min(above)) if above else math.inf
-        )
+        return Interval(_factor(value), _factor(max(below)) if below else 0.0, _factor(min(above)) if above else None)
 
     def _log_e(self, place: int) -> float:
         sums = ArmSums(

@@ -32,15 +32,21 @@ def with_evidence(state: Rollout, event: Observed) -> Rollout:
     answered = sum(arm.requests for arm in event.answered)
     stables = sum(comparison.stable.requests for comparison in event.comparisons)
     counted = event.mirrored.requests if state.rules.weight == 0 else answered
-    is_new_block = not state.trail or int(state.block) > int(state.block_at(state.trail[-1].clock))
+    is_new_block = not state.trail or state.block > state.block_at(state.trail[-1].clock)
     return replace(
         state,
         trail=_longer_trail(state) if is_new_block else state.trail,
         evidence=state.evidence.add(state.plan, state.block, event, is_warm=state.is_warm),
         requests=state.requests + answered + event.mirrored.requests,
         stage_requests=state.stage_requests + counted,
-        stage_traffic=state.stage_traffic + answered + stables,
+        stage_traffic=state.stage_traffic + (answered + stables or _copied_from(state, event)),
     )
+
+
+def _copied_from(state: Rollout, event: Observed) -> int:
+    """Before the candidate has a weight nothing is compared: then its copies tell how many requests there were."""
+    share = state.rules.shadow_share
+    return round(event.mirrored.requests / share) if share else 0
 
 
 def _longer_trail(state: Rollout) -> tuple[Point, ...]:
@@ -95,7 +101,7 @@ def gate_step(state: Rollout) -> Step | None:
 
 def patience_step(state: Rollout) -> Step | None:
     """What the plan says when the longest duration has passed without a decision; else None."""
-    if state.clock < state.deadline:
+    if state.clock < state.deadline or gate_of(state).has_evidence:
         return None
     reason = f"inconclusive after {state.clock - state.started_at:,.0f} s: {'; '.join(waiting_for(state))}"
     match state.plan.inconclusive:
@@ -112,10 +118,18 @@ def patience_step(state: Rollout) -> Step | None:
 
 def _is_seen_unharmed(state: Rollout) -> bool:
     """Was all that is asked for measured, up to the last weight, without harm? Nothing measured is no success."""
-    if state.stage < len(state.plan.stages) - 1 or state.stage_requests < state.rules.min_requests:
+    gate = gate_of(state)
+    if state.stage < len(state.plan.stages) - 1 or gate.soak_s > 0 or gate.requests > 0 or not gate.has_people:
         return False
     required = state.plan.guards.required
     return all(verdict_of(state, guard).finding is not Finding.INVALID for guard in Guard if guard in required)
+
+
+def noting_people(state: Rollout) -> Rollout:
+    """Whether it waits for people or hours alone: its patience for evidence stands still meanwhile."""
+    has_soaked = state.clock - state.entered_at >= state.rules.soak_s
+    waits = has_soaked and gate_of(state).has_evidence
+    return state if waits is state.waits_for_people else replace(state, waits_for_people=waits)
 
 
 def hold(state: Rollout, by: str, reason: str) -> Step:
@@ -130,7 +144,7 @@ def leave_warming(state: Rollout) -> Step:
         return promote(state, "first release", "the model had no release before")
     if state.approvals_missing or not state.plan.may_go_on(state.clock):
         return state, ()
-    return enter_stage(replace(state, routed_at=state.clock), 0)
+    return enter_stage(replace(state, routed_at=state.clock, deadline=state.clock + state.plan.longest_s), 0)
 
 
 def enter_stage(state: Rollout, stage: int) -> Step:
@@ -139,7 +153,7 @@ def enter_stage(state: Rollout, stage: int) -> Step:
     step = _step_to(state, stage + 1)
     entered = replace(
         state, stage=stage, entered_at=state.clock, changed_at=state.clock, stage_requests=0, stage_traffic=0,
-        approved_by=(), evidence=replace(state.evidence, step=step),
+        approved_by=(), waits_for_people=False, evidence=replace(state.evidence, step=step),
     )  # fmt: skip
     rules, release = entered.rules, state.release
     route = ReplaceRoute(

@@ -23,7 +23,7 @@ Late = CappedEvidence | None
 """The e-detector of harm while baking; None before."""
 
 
-def begin_late(plan: Plan, harm: CappedEvidence, block: float) -> CappedEvidence:
+def begin_late(plan: Plan, harm: CappedEvidence, block: int) -> CappedEvidence:
     """A detector that begins now, beside this evidence of harm."""
     return CappedEvidence.detecting(plan.cap_blocks, plan.late_alpha, block, harm.latest)
 
@@ -58,9 +58,9 @@ class RateEvidence:
             CappedSides.needing(plan.cap_blocks, plan.alpha_of(guard), plan.beta),
         )
 
-    def add(self, block: float, weight: float, candidate: Tally, stable: Tally) -> "RateEvidence":
+    def add(self, block: int, weight: float, candidate: Tally, stable: Tally) -> "RateEvidence":
         """The evidence after these requests too, under this weight."""
-        is_new_block = int(block) > int(self.capped.harm.block)
+        is_new_block = block > self.capped.harm.block
         harm, clear = (self.harm.shared(), self.clear.shared()) if is_new_block else (self.harm, self.clear)
         harm, clear = harm.add(weight, candidate, stable), clear.add(weight, candidate, stable)
         rate = stable.events / stable.requests if stable.requests else 0.0
@@ -73,7 +73,7 @@ class RateEvidence:
             self.expected + candidate.requests * rate,
         )
 
-    def baking(self, plan: Plan, block: float) -> "RateEvidence":
+    def baking(self, plan: Plan, block: int) -> "RateEvidence":
         return replace(self, late=begin_late(plan, self.capped.harm, block))
 
     @property
@@ -82,7 +82,7 @@ class RateEvidence:
 
     @property
     def log_clear(self) -> float:
-        return self.capped.clear.log_e
+        return self.capped.clear.peak
 
     @property
     def log_late(self) -> float:
@@ -158,26 +158,26 @@ class LatencyEvidence:
             ShiftProcess(rules.harm_buckets) if rules.whole else None,
         )
 
-    def renewed(self, block: float) -> "LatencyEvidence":
+    def renewed(self, block: int) -> "LatencyEvidence":
         """Ready for an interval in this block: thresholds come from what was seen before it, older blocks fade.
 
         Where traffic is low, nothing fades before there is enough to read a quantile from.
         """
-        is_same_block = int(block) <= self.block
+        is_same_block = block <= self.block
         if (self.thresholds and is_same_block) or self.stable.successes < LEAST_REFERENCE:
-            return self if is_same_block else replace(self, block=int(block))
+            return self if is_same_block else replace(self, block=block)
         thresholds = tuple(threshold_at(self.stable, p) for p in self.quantiles)
         stable = self.stable if is_same_block else self.stable.faded()
         return replace(
-            self, thresholds=thresholds, edges=edges_of(self.stable), stable=stable, block=max(int(block), self.block)
+            self, thresholds=thresholds, edges=edges_of(self.stable), stable=stable, block=max(block, self.block)
         )
 
-    def add(self, block: float, comparison: Comparison) -> "LatencyEvidence":
+    def add(self, block: int, comparison: Comparison) -> "LatencyEvidence":
         """The evidence after this interval too; `renewed` was called before the interval's first comparison."""
         stable = self.stable.add(comparison.stable)
         if not comparison.is_randomised or not self.thresholds:
             return replace(self, stable=stable)
-        is_new_block, whole = int(block) > int(self.harm_cap.block), self.whole
+        is_new_block, whole = block > self.harm_cap.block, self.whole
         harm = self._added(self.harm, comparison, is_new_block=is_new_block)
         harms = [process.log_e for process in harm]
         if whole is not None:
@@ -186,7 +186,7 @@ class LatencyEvidence:
         log_harm = log_mean_exp(harms)
         clear, clear_caps = self.clear, self.clear_caps
         if comparison.weight >= self.clear_from_weight:
-            clear = self._added(clear, comparison, is_new_block=int(block) > int(clear_caps[0].block))
+            clear = self._added(clear, comparison, is_new_block=block > clear_caps[0].block)
             clear_caps = tuple([cap.add(block, p.log_e) for cap, p in zip(clear_caps, clear, strict=True)])
         sums = [
             sums.add(reachable(threshold, SHIFTS[-1]), comparison)
@@ -211,7 +211,7 @@ class LatencyEvidence:
         ready = [process.shared() for process in processes] if is_new_block else processes
         return tuple([process.add(c, comparison) for process, c in zip(ready, self.thresholds, strict=True)])
 
-    def baking(self, plan: Plan, block: float) -> "LatencyEvidence":
+    def baking(self, plan: Plan, block: int) -> "LatencyEvidence":
         return replace(self, late=begin_late(plan, self.harm_cap, block))
 
     @property
@@ -220,7 +220,7 @@ class LatencyEvidence:
 
     @property
     def log_clear(self) -> float:
-        return min(cap.log_e for cap in self.clear_caps)
+        return min(cap.peak for cap in self.clear_caps)
 
     @property
     def log_late(self) -> float:

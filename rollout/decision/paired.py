@@ -32,7 +32,7 @@ class PairedEvidence(Generic[Process]):
 
     @property
     def log_clear(self) -> float:
-        return self.capped.clear.log_e
+        return self.capped.clear.peak
 
     @property
     def log_late(self) -> float:
@@ -44,7 +44,7 @@ class PairedEvidence(Generic[Process]):
         """How many pairs were compared."""
         return self.harm.seen.total
 
-    def _with(self, block: float, harm: Process, clear: Process) -> Self:
+    def _with(self, block: int, harm: Process, clear: Process) -> Self:
         return replace(self, harm=harm, clear=clear, capped=self.capped.add(block, harm.log_e, clear.log_e))
 
     def to_json(self) -> dict[str, Any]:
@@ -64,7 +64,7 @@ class AgreementEvidence(PairedEvidence[AgreementProcess]):
             CappedSides.needing(plan.cap_blocks, plan.alpha_of(Guard.AGREEMENT), plan.beta),
         )
 
-    def add(self, block: float, counts: Agreement) -> "AgreementEvidence":
+    def add(self, block: int, counts: Agreement) -> "AgreementEvidence":
         return self._with(block, self.harm.add(counts), self.clear.add(counts))
 
     @property
@@ -89,7 +89,7 @@ class DifferenceEvidence(PairedEvidence[DifferenceProcess]):
             CappedSides.needing(plan.cap_blocks, plan.alpha_of(Guard.DIFFERENCE), plan.beta),
         )
 
-    def add(self, block: float, differences: Differences) -> "DifferenceEvidence":
+    def add(self, block: int, differences: Differences) -> "DifferenceEvidence":
         return self._with(block, self.harm.add(differences), self.clear.add(differences))
 
     @property
@@ -117,7 +117,7 @@ class QualityEvidence(PairedEvidence[BettingProcess]):
             CappedSides.needing(plan.cap_blocks, plan.alpha_of(Guard.QUALITY), plan.beta),
         )
 
-    def add(self, block: float, labels: PairedLabels) -> "QualityEvidence":
+    def add(self, block: int, labels: PairedLabels) -> "QualityEvidence":
         return self._with(block, self.harm.add(labels), self.clear.add(labels))
 
     @property

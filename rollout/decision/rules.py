@@ -157,8 +157,8 @@ class Plan:
 
     @property
     def late_alpha(self) -> float:
-        """One over the blocks that pass, on average, to a false alarm while baking."""
-        return min(0.5, self.block_s / self.alarm_free_s)
+        """One over the blocks to a false alarm of one guard while baking, on average. All share `alarm_free_s`."""
+        return min(0.5, self.block_s / self.alarm_free_s / max(1, len(self.guards.enabled)))
 
     def may_go_on(self, now: float) -> bool:
         """Is this time within the plan's hours?"""

@@ -13,7 +13,9 @@ a beta mixture of weight k around w,
 
     log E = sum_j [ ln B(k w + a_j, k (1-w) + b_j) - ln B(k w, k (1-w)) - a_j ln w - b_j ln(1-w) ]
 
-and weights multiply. It has no margin: sooner or later any difference is found, so it holds or warns.
+and weights multiply. Where the share of the answers may be off from the weight by a tolerance, the likeliest share
+within it stands for w in the null, which makes the evidence smaller, and valid for all of them. It has no margin:
+sooner or later any difference is found, so it holds or warns.
 """
 
 import math
@@ -106,8 +108,12 @@ class DriftCheck:
         """How many of the candidate's answers were compared."""
         return sum(sum(candidate) for _, candidate in self.seen.values())
 
+    def log_e_within(self, tolerance: float) -> float:
+        """Evidence against any share of the answers that lies within the tolerance of the weight."""
+        return sum(_log_e(weight, *bins, tolerance) for weight, bins in self.seen.items())
+
     def is_shown(self, plan: Plan) -> bool:
-        return self.log_e >= -math.log(plan.checks.drift_alpha)
+        return self.log_e_within(plan.checks.share_tolerance) >= -math.log(plan.checks.drift_alpha)
 
     @property
     def widest(self) -> tuple[int, float, float]:
@@ -130,12 +136,19 @@ class DriftCheck:
         return DriftCheck({float(weight): (tuple(stable), tuple(candidate)) for weight, stable, candidate in data})
 
 
-def _log_e(weight: float, stable: Sequence[int], candidate: Sequence[int]) -> float:
+def _log_e(weight: float, stable: Sequence[int], candidate: Sequence[int], tolerance: float = 0.0) -> float:
     a, b = PRIOR * weight, PRIOR * (1 - weight)
+    share = _likeliest(weight, sum(stable), sum(candidate), tolerance)
     return sum(
-        log_beta(a + ours, b + theirs) - log_beta(a, b) - ours * math.log(weight) - theirs * math.log1p(-weight)
+        log_beta(a + ours, b + theirs) - log_beta(a, b) - ours * math.log(share) - theirs * math.log1p(-share)
         for ours, theirs in zip(candidate, stable, strict=True)
     )
+
+
+def _likeliest(weight: float, stable: int, candidate: int, tolerance: float) -> float:
+    """The share within the tolerance under which these counts are likeliest: against it the evidence is least."""
+    low, high = (weight * ratio / (1 - weight + weight * ratio) for ratio in (1 / (1 + tolerance), 1 + tolerance))
+    return min(max(candidate / max(1, stable + candidate), low), high)
 
 
 def _sum(known: Sequence[int], new: Sequence[int]) -> tuple[int, ...]:

@@ -112,6 +112,8 @@ class Rollout:
     is_drift_known: bool = False
     """Someone let the rollout go on although answers drifted."""
     approved_by: tuple[str, ...] = ()
+    waits_for_people: bool = False
+    """Was nothing but people or hours missing when it was last looked at?"""
     trail: tuple[Point, ...] = ()
     hold: Hold | None = None
     decision: Decision | None = None
@@ -143,12 +145,12 @@ class Rollout:
         return self.plan.stages[self.stage] if self.stage < len(self.plan.stages) else self.plan.baking
 
     @property
-    def block(self) -> float:
-        """The time, counted in blocks of the evidence cap."""
+    def block(self) -> int:
+        """The number of the running block of the evidence cap."""
         return self.block_at(self.clock)
 
-    def block_at(self, clock: float) -> float:
-        return (clock - self.started_at) / self.plan.block_s
+    def block_at(self, clock: float) -> int:
+        return int((clock - self.started_at) // self.plan.block_s)
 
     @property
     def is_warm(self) -> bool:
@@ -177,7 +179,9 @@ class Rollout:
 
     def at(self, now: float) -> "Rollout":
         """The same rollout with its clock at `now`; a clock that jumps back stands still."""
-        return replace(self, clock=max(self.clock, now))
+        clock = max(self.clock, now)
+        waited_s = clock - self.clock if self.waits_for_people else 0.0
+        return replace(self, clock=clock, deadline=self.deadline + waited_s)
 
     def to_json(self) -> dict[str, Any]:
         return {
@@ -203,6 +207,7 @@ class Rollout:
             "is_extended": self.is_extended,
             "is_drift_known": self.is_drift_known,
             "approved_by": list(self.approved_by),
+            "waits_for_people": self.waits_for_people,
             "trail": [point.to_json() for point in self.trail],
             "hold": None if self.hold is None else {**asdict(self.hold), "origin": self.hold.origin.value},
             "decision": None if self.decision is None else asdict(self.decision),

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 
 from rollout.decision.evidence import clear_needed, harm_needed, late_needed
+from rollout.decision.feasibility import MIRRORED
 from rollout.decision.gate import Gate, gate_of
 from rollout.decision.guards import Guard
 from rollout.decision.interval import Interval
@@ -179,7 +180,7 @@ def _finding(state: Rollout, guard: Guard) -> Finding:
     if state.evidence.is_cleared(state.plan, guard):
         return Finding.CLEARED
     has_soaked = state.is_routed and state.clock - state.entered_at >= state.rules.soak_s
-    is_expected = guard in (Guard.AGREEMENT, Guard.QUALITY) or state.rules.weight > 0
+    is_expected = guard in MIRRORED or state.rules.weight > 0
     if has_soaked and is_expected and state.evidence.of(guard).size == 0:
         return Finding.INVALID
     return Finding.UNDECIDED

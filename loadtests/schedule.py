@@ -20,7 +20,7 @@ from loadtests.rows import Rows
 from loadtests.tensors import Body, binary_body, classes_in, json_body
 
 LABEL_BATCH_S = 0.25
-CLIENTS = 200
+CLIENTS = 20_000
 
 
 @dataclass(frozen=True, slots=True)

@@ -18,6 +18,7 @@ from loadtests.demo.traces import Traces
 from loadtests.errors import DemoError
 from loadtests.rows import rows_for
 from loadtests.schedule import Load, Traffic, metadata_of
+from rollout.decision.state import Rollout
 
 ROLLOUT_TIMEOUT_S = 150.0
 RESTART_TIMEOUT_S = 30.0
@@ -164,10 +165,10 @@ class Story:
         """SIGKILL it, and read what it had stored before `sluice up` starts it again."""
         pid = faults.kill_control_plane(self._place.home)
         stored = stored_state(self._place.home, rollout["id"])
-        self._screen.note(f"control plane {pid} killed (SIGKILL) with {stored['requests']:,} requests of evidence")
+        self._screen.note(f"control plane {pid} killed (SIGKILL) with {stored.requests:,} requests of evidence")
         told = await self._back(rollout["id"])
         after = stored_state(self._place.home, rollout["id"])
-        self.outcome.restart = Restart(counted(stored), counted(after), stored["status"], after["status"])
+        self.outcome.restart = Restart(counted(stored), counted(after), stored.status, after.status)
         self._screen.note(f"control plane is back with {told['requests']:,} requests of evidence")
 
     async def _back(self, key: int) -> dict[str, Any]:
@@ -180,16 +181,13 @@ class Story:
         raise DemoError(f"the control plane did not come back within {RESTART_TIMEOUT_S:g} s after it was killed")
 
 
-def counted(state: dict[str, Any]) -> dict[str, int]:
+def counted(state: Rollout) -> dict[str, int]:
     """How much each guard of a stored rollout has counted: requests compared, or labelled pairs."""
-    evidence = state["evidence"]
-    live = {guard: int(evidence[guard]["requests"]) for guard in ("errors", "latency")}
-    return {**live, "quality": sum(evidence["quality"]["seen"].values())}
+    return {guard.value: state.evidence.of(guard).size for guard in state.plan.guards.enabled}
 
 
-def stored_state(home: Path, key: int) -> dict[str, Any]:
+def stored_state(home: Path, key: int) -> Rollout:
     """A rollout's state as the database has it."""
     with contextlib.closing(sqlite3.connect(f"file:{home / 'control.db'}?mode=ro", uri=True)) as connection:
         (text,) = connection.execute("SELECT state FROM rollouts WHERE id = ?", (key,)).fetchone()
-    state: dict[str, Any] = json.loads(text)
-    return state
+    return Rollout.from_json(json.loads(text))

@@ -36,6 +36,7 @@ NAMES = [*CELLS, *PAIR_CELLS, OUTAGE, TICK]
 
 def bench(
     quick: Annotated[bool, typer.Option("--quick", help="Hundreds of rollouts instead of thousands.")] = False,
+    runs: Annotated[int | None, typer.Option(min=1, help="Rollouts of each cell, instead of 10,000 and 2,000.")] = None,
     only: Annotated[list[str] | None, typer.Option(help=f"One of {', '.join(NAMES)}.")] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print the document, not tables.")] = False,
 ) -> None:
@@ -45,7 +46,7 @@ def bench(
     if unknown := set(names) - set(NAMES):
         raise typer.BadParameter(f"there is no cell {', '.join(sorted(unknown))}; known are {', '.join(NAMES)}")
     rows = _ticks() if TICK in names else []  # Alone on its core, before the others.
-    counts = _counts(names, quick)
+    counts = _counts(names, quick, runs)
     with _progress() as progress:
         tasks = {name: progress.add_task(name, total=count) for name, count in counts.items()}
         found = on_all_cores(counts, lambda name, done: progress.advance(tasks[name], done))
@@ -63,10 +64,10 @@ def bench(
     raise typer.Exit(exit_code(rows, {}))
 
 
-def _counts(names: Sequence[str], quick: bool) -> dict[str, int]:
+def _counts(names: Sequence[str], quick: bool, wanted: int | None) -> dict[str, int]:
     """Rollouts of each cell."""
     nulls = {one.name for one in NULLS}
-    null_runs, runs = (QUICK_NULL_RUNS, QUICK_RUNS) if quick else (NULL_RUNS, RUNS)
+    null_runs, runs = (QUICK_NULL_RUNS, QUICK_RUNS) if quick else (wanted or NULL_RUNS, wanted or RUNS)
     return {name: null_runs if name in nulls else runs for name in names if name not in (OUTAGE, TICK)}
 
 

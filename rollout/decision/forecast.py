@@ -6,8 +6,10 @@ fractions are carried on), so the evidence grows as it grows on average. Real ro
 People and hours are left out: a forecast says how long the evidence takes.
 """
 
-from collections.abc import Iterator, Mapping
+import math
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
+from itertools import accumulate, pairwise
 
 from rollout.decision import engine
 from rollout.decision.counts import ArmCounts, Comparison, LabelComparison, PairedLabels, Tally
@@ -110,31 +112,32 @@ class _Carry:
         return whole
 
 
+GOLDEN = (math.sqrt(5) - 1) / 2
+
+
 @dataclass(slots=True)
 class _Arm:
     """A release as expected counts: failures, then latencies of the rest."""
 
     failing: float
     latency: Mapping[int, float]
+    offset: float = 0.0
     requests: _Carry = field(default_factory=_Carry)
     failures: _Carry = field(default_factory=_Carry)
-    buckets: dict[int, _Carry] = field(default_factory=dict)
 
     def counts(self, expected: float) -> ArmCounts:
         requests = self.requests.take(expected)
         failures = min(requests, self.failures.take(requests * self.failing))
-        return ArmCounts(requests, failures, dict(self._histogram(requests - failures)))
+        return ArmCounts(requests, failures, self._histogram(requests - failures))
 
-    def _histogram(self, successes: int) -> Iterator[tuple[int, int]]:
-        """Every success has one latency: what rounding leaves over goes to the bucket that is owed most."""
-        owed = {bucket: self.buckets.setdefault(bucket, _Carry()) for bucket in self.latency}
-        counts = {bucket: carry.take(successes * self.latency[bucket]) for bucket, carry in owed.items()}
-        while (missing := successes - sum(counts.values())) != 0:
-            bucket = max(owed, key=lambda b: owed[b].left * missing if counts[b] + missing >= 0 else -1e9)
-            change = 1 if missing > 0 else -1
-            counts[bucket] += change
-            owed[bucket].left -= change
-        yield from ((bucket, count) for bucket, count in counts.items() if count)
+    def _histogram(self, successes: int) -> dict[int, int]:
+        """Every success has one latency: n points at even distances along the distribution, from an offset that moves
+        on by the golden ratio each time, so that rare buckets are met as evenly as can be."""
+        self.offset = (self.offset + GOLDEN) % 1.0
+        up_to = [int(successes * share + self.offset) for share in accumulate(self.latency.values(), initial=0.0)]
+        up_to[-1] = successes
+        counts = zip(sorted(self.latency), pairwise(up_to), strict=True)
+        return {bucket: after - before for bucket, (before, after) in counts if after > before}
 
 
 class _World:
@@ -142,10 +145,11 @@ class _World:
 
     def __init__(self, traffic: Traffic, candidate: Candidate, plan: Plan) -> None:
         self._traffic, self._candidate, self._labels = traffic, candidate, plan.labels
-        slower = {bucket + candidate.slower: share for bucket, share in traffic.latency.items()}
+        usual = dict(sorted(traffic.latency.items()))
+        slower = {bucket + candidate.slower: share for bucket, share in usual.items()}
         failing = min(1.0, traffic.failing + candidate.failing)
-        self._stable = _Arm(traffic.failing, traffic.latency)
-        self._answered, self._mirrored = _Arm(failing, slower), _Arm(failing, slower)
+        self._stable, self._mirrored = _Arm(traffic.failing, usual), _Arm(failing, slower)
+        self._answered = _Arm(failing, slower, 0.5)
         self._pending: list[tuple[float, float, float, float]] = []
         self._now = 0.0
         self._carries = [_Carry() for _ in range(7)]

@@ -65,8 +65,8 @@ class ArmSums:
             return None
         value = min(ours / expected, WIDEST) if expected else WIDEST
         around = max(value, 1 / WIDEST)
-        low = _bound(self._log_e, around, 1 / WIDEST) if ours else None
-        high = _bound(self._log_e, around, WIDEST) if expected else None
+        low = _bound(self._log_e, around, 1 / WIDEST) if value > 1 / WIDEST else None
+        high = _bound(self._log_e, around, WIDEST) if value < WIDEST else None
         return Interval(value, 0.0 if low is None else low, high)
 
     def _log_e(self, ratio: float) -> float:
@@ -151,13 +151,13 @@ _NO_EVENTS = (0,) * len(SHIFTS)
 
 
 def _crossing(counts: list[int], expected: float) -> float:
-    """The shift, between two of the grid, at which the candidate is as often slower as stable."""
+    """The first shift, between two of the grid, at which the candidate is as seldom slower as stable."""
     for place in range(len(SHIFTS) - 1):
         one, other = counts[place], counts[place + 1]
-        if one >= expected > other:
+        if one > expected >= other:
             part = (one - expected) / (one - other)
             return SHIFTS[place] + part * (SHIFTS[place + 1] - SHIFTS[place])
-    return float(SHIFTS[0] if counts[0] < expected else SHIFTS[-1])
+    return float(SHIFTS[0] if counts[0] <= expected else SHIFTS[-1])
 
 
 def _factor(shift: float) -> float:

@@ -62,6 +62,8 @@ class Controller:
     fleet: Fleet
     store: str
     lives: int | None = None
+    _read: tuple[str, Rollout] | None = None
+    """The store as it was read last: it is read again when it has changed."""
 
     @staticmethod
     def of(state: Rollout, fleet: Fleet, lives: int | None = None) -> "Controller":
@@ -69,7 +71,9 @@ class Controller:
 
     @property
     def state(self) -> Rollout:
-        return Rollout.from_json(json.loads(self.store)["state"])
+        if self._read is None or self._read[0] != self.store:
+            self._read = self.store, Rollout.from_json(json.loads(self.store)["state"])
+        return self._read[1]
 
     def tell(self, event: Event, now: float) -> None:
         state, instructions = handle(self.state, event, now)
@@ -79,10 +83,12 @@ class Controller:
 
     def settle(self) -> None:
         """Carry out what is owed, from the first on; a killed controller forgets how far it had come."""
-        for data in json.loads(self.store)["owed"]:
+        owed = json.loads(self.store)["owed"]
+        for data in owed:
             self.fleet.carry_out(instruction_from_json(data))
             if self.lives is not None:
                 self.lives -= 1
                 if self.lives == 0:
                     raise KilledError
-        self.store = json.dumps({**json.loads(self.store), "owed": []})
+        if owed:
+            self.store = json.dumps({**json.loads(self.store), "owed": []})

@@ -3,7 +3,19 @@
 Knows the shortest way into every status. Knows nothing of what the engine should answer.
 """
 
-from rollout.decision.counts import ArmCounts, Comparison, PairedLabels
+from collections.abc import Callable
+from dataclasses import replace
+
+from rollout.decision.counts import (
+    Agreement,
+    AnswerComparison,
+    ArmCounts,
+    Comparison,
+    Differences,
+    LabelComparison,
+    PairedLabels,
+    Tally,
+)
 from rollout.decision.engine import handle, start
 from rollout.decision.events import (
     Aborted,
@@ -15,8 +27,9 @@ from rollout.decision.events import (
     PoolLost,
     RolloutStarted,
 )
+from rollout.decision.guards import AgreementRules, DifferenceRules, ErrorRules, Guard, Guards, MistakeRules
 from rollout.decision.instructions import Instruction
-from rollout.decision.rules import Guard, Plan, Stage
+from rollout.decision.rules import Checks, Drift, Plan, Stage
 from rollout.decision.state import Rollout, Status
 
 PLAN = Plan(
@@ -32,13 +45,60 @@ PLAN = Plan(
 )
 
 
-def good_second(weight: float, *, failing: float = 0.0) -> Observed:
-    """A second of 1,000 requests at this weight; the candidate is faster, more accurate and fails this share."""
-    taken = int(1000 * weight)
-    failures = int(taken * failing)
-    candidate = ArmCounts(taken, failures, {150: taken - failures})
-    comparison = Comparison(weight, ArmCounts(1000 - taken, 0, {200: 1000 - taken}), candidate)
+SHAPE = {200: 0.6, 205: 0.3, 210: 0.07, 220: 0.024, 240: 0.006}
+"""Stable's latencies: shares by bucket. Each quantile is exceeded by some, none by as many as it could be."""
+
+
+def arm(requests: int, failures: int = 0, slower: int = 0) -> ArmCounts:
+    """One release's requests, all so many buckets above stable's."""
+    counts = {bucket + slower: int(share * (requests - failures)) for bucket, share in SHAPE.items()}
+    counts[200 + slower] += requests - failures - sum(counts.values())
+    return ArmCounts(requests, failures, counts)
+
+
+def good_second(weight: float, *, failing: float = 0.0, slower: int = -50, taken: int | None = None) -> Observed:
+    """A second of 1,000 requests at this weight; the candidate is faster, more accurate and fails this share.
+
+    It gets what its weight says, or `taken`.
+    """
+    taken = int(1000 * weight) if taken is None else taken
+    comparison = Comparison(weight, arm(1000 - taken), arm(taken, int(taken * failing), slower))
     return Observed((comparison,), ArmCounts(500, 0, {150: 500}), quality=PairedLabels(20, 475, 5))
+
+
+def undecided_second(weight: float) -> Observed:
+    """All is good, but of the labels one speaks for the candidate and one against it: never clear, never harmful."""
+    return replace(good_second(weight), quality=PairedLabels(1, 0, 1))
+
+
+EVERY_GUARD = Guards(
+    errors=ErrorRules(alpha_share=0.2),
+    agreement=AgreementRules(enabled=True),
+    difference=DifferenceRules(enabled=True),
+    mistakes=MistakeRules(enabled=True),
+)
+EVERYTHING = replace(
+    PLAN,
+    guards=EVERY_GUARD,
+    stages=(PLAN.stages[0], replace(PLAN.stages[1], shadow_share=1.0), replace(PLAN.stages[2], shadow_share=1.0)),
+    checks=Checks(drift=Drift.WARN),
+)
+
+
+def everything(weight: float) -> Observed:
+    """A second in which every guard and every check has something to count."""
+    ours, theirs = round(1000 * weight), 1000 - round(1000 * weight)
+    return replace(
+        good_second(weight),
+        agreement=Agreement(490, 10),
+        differences=Differences({0: 480, 5: 20}),
+        labelled=(LabelComparison(weight, Tally(theirs, theirs // 20), Tally(ours, ours // 20)),),
+        answers=(AnswerComparison(weight, (theirs // 2, theirs // 2), (ours // 2, ours // 2)),),
+    )
+
+
+Second = Callable[[float], Observed]
+"""What is observed in a second under this weight."""
 
 
 class Story:
@@ -55,13 +115,21 @@ class Story:
         self.instructions += instructions
         return instructions
 
-    def watch(self, until: Status, seconds: int = 100, stage: int = 0) -> tuple[Instruction, ...]:
+    def watch(
+        self, until: Status, seconds: int = 100, stage: int = 0, second: Second = good_second
+    ) -> tuple[Instruction, ...]:
         """Let good seconds pass until the rollout gets there; the instructions of the last one."""
         for _ in range(seconds):
-            instructions = self.tell(good_second(self.state.rules.weight), after=1.0)
+            instructions = self.tell(second(self.state.rules.weight), after=1.0)
             if self.state.status is until and self.state.stage >= stage:
                 return instructions
         raise AssertionError(f"never {until}: {self.state!r}")
+
+    def let_pass(self, seconds: int, second: Second = good_second) -> None:
+        """Let seconds pass, whatever comes of it."""
+        for _ in range(seconds):
+            if not self.state.has_ended:
+                self.tell(second(self.state.rules.weight), after=1.0)
 
 
 def routed_story(plan: Plan = PLAN) -> Story:

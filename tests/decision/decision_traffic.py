@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from gateway.windows import bucket_of
+from gateway.windows import BUCKETS_PER_OCTAVE, FIRST_EDGE_US, LAST_BUCKET
 from rollout.decision.counts import ArmCounts, Comparison, PairedLabels
 from rollout.decision.engine import handle, start
 from rollout.decision.events import Observed, PoolBecameReady, RolloutStarted
@@ -32,7 +32,7 @@ class World:
     """Traffic of `rate` requests/s. On `better` of the copies only the candidate is right, on `worse` only stable.
 
     `host_spread` slows both releases alike, anew each second (in logs). In the seconds of `burst` the candidate alone
-    is eight times slower.
+    is eight times slower; from the second `crash` on it fails everything.
     """
 
     seed: int
@@ -44,6 +44,7 @@ class World:
     labelled: float = 0.85
     host_spread: float = 0.0
     burst: range = range(0)
+    crash: int | None = None
     dice: np.random.Generator = field(init=False)
     host: float = field(init=False, default=1.0)
     now: int = field(init=False, default=0)
@@ -55,6 +56,8 @@ class World:
         """What the gateways count in one second under this route."""
         weight = route.candidate.weight if route.candidate else 0.0
         self.now += 1
+        if self.now == self.crash:
+            self.candidate = Behaviour(failing=1.0)
         self.host = float(np.exp(self.dice.normal(0.0, self.host_spread)))
         requests = int(self.dice.poisson(self.rate))
         taken = int(self.dice.binomial(requests, weight))
@@ -71,16 +74,20 @@ class World:
         failures = int(self.dice.binomial(requests, behaviour.failing))
         slowdown = self.host * (8.0 if self.now in self.burst and behaviour is self.candidate else 1.0)
         logs = self.dice.normal(math.log(behaviour.median_us * slowdown), behaviour.spread, requests - failures)
-        histogram: dict[int, int] = {}
-        for latency in np.exp(logs):
-            bucket = bucket_of(float(latency))
-            histogram[bucket] = histogram.get(bucket, 0) + 1
-        return ArmCounts(requests, failures, histogram)
+        return ArmCounts(requests, failures, histogram_of(np.exp(logs)))
 
     def labels(self, pairs: int) -> PairedLabels:
         labelled = int(self.dice.binomial(pairs, self.labelled))
         better, worse, equal = self.dice.multinomial(labelled, (self.better, self.worse, 1 - self.better - self.worse))
         return PairedLabels(int(better), int(equal), int(worse))
+
+
+def histogram_of(latencies_us: np.ndarray) -> dict[int, int]:
+    """Latencies by bucket, as `bucket_of` sorts them, all at once."""
+    octaves = np.log2(np.maximum(latencies_us, FIRST_EDGE_US) / FIRST_EDGE_US)
+    buckets = np.minimum(np.ceil(BUCKETS_PER_OCTAVE * octaves), LAST_BUCKET).astype(int)
+    found, counts = np.unique(buckets, return_counts=True)
+    return dict(zip(found.tolist(), counts.tolist(), strict=True))
 
 
 def routed(instructions: tuple[Instruction, ...], before: ReplaceRoute) -> ReplaceRoute:

@@ -3,9 +3,22 @@
 import json
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from gateway.windows import LAST_BUCKET
-from rollout.decision.counts import Agreement, ArmCounts, Comparison, PairedLabels
+from rollout.decision.counts import (
+    DIFFERENCE_EDGES,
+    Agreement,
+    AnswerComparison,
+    ArmCounts,
+    Comparison,
+    Differences,
+    LabelComparison,
+    PairedLabels,
+    Tally,
+)
+from rollout.decision.events import Observed
 from rollout.decision.instructions import (
     Announce,
     Candidate,
@@ -16,7 +29,10 @@ from rollout.decision.instructions import (
     instruction_from_json,
     instruction_to_json,
 )
+from rollout.decision.state import Status
+from tests.decision.decision_story import story_in
 
+BINS = len(DIFFERENCE_EDGES) - 1
 FINE = ArmCounts(3, 1, {100: 2})
 INSTRUCTIONS = (
     StartPool(2),
@@ -60,6 +76,65 @@ def test_pairs_refuse_counts_below_zero():
         Agreement(-1, 0)
     with pytest.raises(ValueError, match="impossible counts"):
         PairedLabels(0, 0, -1)
+
+
+@pytest.mark.parametrize("lie", [
+    lambda: ArmCounts(3, 1, {100: 2}, uncharged=-1),
+    lambda: ArmCounts(10, 4, {100: 7}),
+    lambda: Tally(1, 2),
+    lambda: Tally(3, -1),
+    lambda: Tally(-1, 0),
+    lambda: PairedLabels(-1, 0, 0),
+    lambda: PairedLabels(0, -5, 0),
+    lambda: Agreement(0, -1),
+    lambda: Differences({0: -1}),
+    lambda: Differences({-1: 1}),
+    lambda: Differences({BINS: 1}),
+    lambda: AnswerComparison(0.5, (1, 2), (1, 2, 3)),
+    lambda: AnswerComparison(0.5, (), ()),
+    lambda: AnswerComparison(0.5, (1, -2), (1, 2)),
+    lambda: AnswerComparison(0.5, (1, 2), (-1, 2)),
+    lambda: AnswerComparison(0.5, (0,) * 21, (0,) * 21),
+])  # fmt: skip
+def test_a_lie_never_becomes_a_count(lie):
+    with pytest.raises(ValueError, match="impossible counts"):
+        lie()
+
+
+@pytest.mark.parametrize("weight", [-0.1, 1.1, float("nan"), float("inf")])
+def test_an_impossible_weight_is_refused_with_labels_and_answers_too(weight):
+    with pytest.raises(ValueError, match=r"weight .* is not in"):
+        LabelComparison(weight, Tally(), Tally())
+    with pytest.raises(ValueError, match=r"weight .* is not in"):
+        AnswerComparison(weight, (1,), (1,))
+
+
+@given(st.dictionaries(st.integers(0, LAST_BUCKET), st.integers(0, 50)), st.integers(0, 20), st.integers(0, 20))
+def test_how_many_were_slower_is_counted_one_by_one(histogram, failures, uncharged):
+    successes = sum(histogram.values())
+    arm = ArmCounts(successes + failures, failures, histogram, uncharged)
+    assert (arm.measured, arm.successes, arm.assigned) == (successes, successes, successes + failures + uncharged)
+    for edge in (-40, -1, 0, 7, 200, LAST_BUCKET - 1, LAST_BUCKET):
+        slower = failures + sum(count for bucket, count in histogram.items() if bucket > edge)
+        assert arm.slower_than(edge) == arm.slower_than_each([edge])[0] == slower
+
+
+def test_a_candidate_whose_gateway_lies_keeps_what_it_had():
+    """A lie is refused before it is a fact, so there is nothing that the engine could take for success."""
+    story = story_in(Status.CANARY)
+    before = story.state
+    with pytest.raises(ValueError, match="impossible counts"):
+        story.tell(Observed((Comparison(0.1, ArmCounts(900, 0, {200: 900}), ArmCounts(100, -900, {150: 1000})),)))
+    assert story.state == before
+
+
+def test_absurdly_many_requests_decide_no_faster_than_the_blocks_allow():
+    """A gateway that counts a billion requests in a second cannot clear or condemn alone."""
+    story = story_in(Status.CANARY)
+    billion = 10**9
+    arms = ArmCounts(9 * billion, 0, {200: 9 * billion}), ArmCounts(billion, billion // 4, {150: 3 * billion // 4})
+    story.tell(Observed((Comparison(0.1, *arms),)), after=2.0)
+    assert story.state.status is Status.CANARY
 
 
 @pytest.mark.parametrize("instruction", INSTRUCTIONS, ids=lambda instruction: type(instruction).__name__)

@@ -5,11 +5,12 @@ from dataclasses import replace
 import pytest
 
 from gateway.routes import Candidate, Shadow
-from rollout.decision.counts import Agreement, PairedLabels
+from rollout.decision.counts import Agreement, ArmCounts, Comparison, PairedLabels
 from rollout.decision.engine import TRANSITIONS, UnexpectedEventError, start
 from rollout.decision.events import (
     EVENT_TYPES,
     Aborted,
+    Approved,
     Event,
     Held,
     Observed,
@@ -19,8 +20,9 @@ from rollout.decision.events import (
     Resumed,
     RolloutStarted,
 )
+from rollout.decision.guards import AgreementRules, Guard, QualityRules
 from rollout.decision.instructions import Announce, ReplaceRoute, StartPool, StopPool
-from rollout.decision.rules import AgreementRules, Guard, Inconclusive, QualityRules
+from rollout.decision.rules import Inconclusive
 from rollout.decision.state import ENDED, Rollout, Status
 from tests.decision.decision_story import PLAN, Story, good_second, routed_story, story_in
 
@@ -32,15 +34,16 @@ SAMPLES: tuple[Event, ...] = (
     Observed(),
     Held("ann", "lunch"),
     Resumed("ann", "back"),
+    Approved("ann", "looks good"),
     Aborted("ann", "wrong data"),
 )
 LEGAL = {
     Status.PENDING: {RolloutStarted, Observed, Aborted},
-    Status.WARMING: {PoolBecameReady, PoolFailed, PoolLost, Observed, Held, Aborted},
-    Status.SHADOW: {PoolBecameReady, PoolFailed, PoolLost, Observed, Held, Aborted},
-    Status.CANARY: {PoolBecameReady, PoolFailed, PoolLost, Observed, Held, Aborted},
-    Status.BAKING: {PoolBecameReady, PoolFailed, PoolLost, Observed, Held, Aborted},
-    Status.HELD: {PoolBecameReady, PoolFailed, PoolLost, Observed, Resumed, Aborted},
+    Status.WARMING: {PoolBecameReady, PoolFailed, PoolLost, Observed, Held, Approved, Aborted},
+    Status.SHADOW: {PoolBecameReady, PoolFailed, PoolLost, Observed, Held, Approved, Aborted},
+    Status.CANARY: {PoolBecameReady, PoolFailed, PoolLost, Observed, Held, Approved, Aborted},
+    Status.BAKING: {PoolBecameReady, PoolFailed, PoolLost, Observed, Held, Approved, Aborted},
+    Status.HELD: {PoolBecameReady, PoolFailed, PoolLost, Observed, Resumed, Approved, Aborted},
     **{status: {PoolBecameReady, PoolFailed, PoolLost, Observed} for status in ENDED},
 }
 
@@ -122,7 +125,7 @@ def test_a_held_rollout_stays_gathers_evidence_and_goes_on_where_it_was():
     for _ in range(30):
         assert story.tell(good_second(0.1), after=1.0) == ()
     assert (story.state.status, story.state.stage) == (Status.HELD, before.stage)
-    assert story.state.evidence.errors.requests > before.evidence.errors.requests
+    assert story.state.evidence.errors.size > before.evidence.errors.size
     story.tell(Resumed("bob", "back"))
     assert (story.state.status, story.state.stage) == (Status.CANARY, before.stage)
     assert story.state.deadline == story.now + PLAN.longest_s
@@ -216,7 +219,7 @@ def test_disagreement_takes_a_candidate_back_where_the_plan_minds_it():
     while not story.state.has_ended:
         story.tell(Observed(agreement=Agreement(900, 100)), after=1.0)
     assert story.state.decision.by == "agreement"
-    assert "different answers to 10 % of" in story.state.decision.reason
+    assert "different answers to 10 % [8.43 %, 11.7 %] of 5,000" in story.state.decision.reason
 
 
 def test_a_guard_that_is_not_required_does_not_keep_a_candidate_waiting():
@@ -243,3 +246,39 @@ def test_a_clock_that_jumps_back_stands_still():
     assert story.state.clock == now
     story.now = now
     story.watch(Status.PROMOTED)
+
+
+def two_humps(weight: float) -> Observed:
+    """A cache: a fifth of stable's requests misses it, fewer of the candidate's, which take 8.7 times as long."""
+    ours, theirs = int(1000 * weight), 1000 - int(1000 * weight)
+    slow, missed = ours * 15 // 100, theirs // 5
+    candidate = ArmCounts(ours, 0, {100: ours - slow, 300: slow})
+    comparison = Comparison(weight, ArmCounts(theirs, 0, {100: theirs - missed, 200: missed}), candidate)
+    return replace(good_second(weight), comparisons=(comparison,))
+
+
+def test_a_candidate_with_a_much_slower_hump_is_never_promoted():
+    """Its p95 is 8.7 times stable's, though fewer of its requests than of stable's are slow."""
+    story = routed_story()
+    story.let_pass(190, two_humps)
+    assert story.state.status in (Status.CANARY, Status.ROLLED_BACK)
+    assert not story.state.evidence.is_cleared(story.state.plan, Guard.LATENCY)
+
+
+def test_a_lost_approval_or_a_second_hold_cannot_be_told():
+    """Nobody approves before it began or after it ended, and nobody holds what is held."""
+    for status in (Status.PENDING, *ENDED):
+        with pytest.raises(UnexpectedEventError, match="Approved cannot follow"):
+            story_in(status).tell(Approved("ann", "late"))
+    with pytest.raises(UnexpectedEventError, match="Held cannot follow"):
+        story_in(Status.HELD).tell(Held("bob", "too"))
+
+
+def test_windows_that_are_late_or_told_twice_move_no_clock_and_count_as_the_running_block():
+    story = story_in(Status.CANARY)
+    story.let_pass(4)
+    before = story.state
+    story.tell(good_second(0.1), after=-3.0)
+    assert story.state.clock == before.clock
+    assert story.state.evidence.errors.capped.harm.block == before.evidence.errors.capped.harm.block
+    assert story.state.evidence.errors.size == before.evidence.errors.size + 100

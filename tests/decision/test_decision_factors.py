@@ -5,7 +5,7 @@ import sys
 from itertools import pairwise
 
 import pytest
-from hypothesis import assume, given
+from hypothesis import assume, example, given
 from hypothesis import strategies as st
 from scipy import special, stats
 
@@ -155,21 +155,51 @@ def test_a_block_adds_no_more_than_its_share_and_takes_no_more_than_it_risked(st
         assert cap.log_e >= before + math.log(RESERVE) - ROUNDING
 
 
-@given(weights, st.lists(st.floats(0.01, 1), min_size=6, max_size=6), st.integers(0, 3), st.integers(0, 2))
-def test_exceedance_is_fair_for_a_candidate_exactly_a_margin_slower(weight, masses, threshold, margin):
-    """A candidate whose every latency is `margin` buckets above stable's lies on the boundary at every quantile."""
-    total, none = sum(masses), ArmCounts()
-    for side in Side:
-        process = ExceedanceProcess.begin(side, margin)
-        expectation = 0.0
+def one_step(process: ExceedanceProcess, at: int, weight: float, stable: list[int], candidate: list[int]) -> float:
+    """E of the e-value after one request, for latencies that fall into each bucket as often as these weights say."""
+    none, total = ArmCounts(), 0.0
+    for masses, is_candidate in ((stable, False), (candidate, True)):
         for bucket, mass in enumerate(masses):
-            ours, theirs = ArmCounts(1, 0, {bucket + margin: 1}), ArmCounts(1, 0, {bucket: 1})
-            for chance, comparison in (
-                (weight, Comparison(weight, none, ours)),
-                (1 - weight, Comparison(weight, theirs, none)),
-            ):
-                expectation += chance * mass / total * math.exp(process.add(threshold, comparison).log_e)
-        assert expectation == pytest.approx(1)
+            one = ArmCounts(1, 0, {bucket: 1})
+            comparison = Comparison(weight, none, one) if is_candidate else Comparison(weight, one, none)
+            chance = (weight if is_candidate else 1 - weight) * mass / sum(masses)
+            total += chance * math.exp(process.add(at, comparison).log_e)
+    return total
+
+
+distributions = st.lists(st.integers(0, 100), min_size=30, max_size=30).filter(any)
+
+
+@given(weights, distributions, distributions, st.integers(0, 8), st.sampled_from((0.5, 0.95, 0.99)))
+@example(0.5, [80, *[0] * 9, 20, *[0] * 19], [85, *[0] * 27, 15, 0], 8, 0.95)
+@example(0.5, [*[0] * 10, 100, *[0] * 19], [*[0] * 10, 90, *[0] * 17, 10, 0], 8, 0.95)
+def test_a_candidate_whose_quantile_is_beyond_the_margin_is_not_cleared(weight, stable, candidate, margin, p):
+    """Whatever the shapes: two humps (a cache's hits and misses), or all of stable's requests in one bucket."""
+    recent = RecentLatency(0, dict(enumerate(stable)))
+    quantile = RecentLatency(0, dict(enumerate(candidate))).quantile_bucket(p)
+    if quantile > recent.quantile_bucket(p) + margin:
+        process = ExceedanceProcess.begin(Side.CLEAR, margin)
+        assert one_step(process, threshold_at(recent, p), weight, stable, candidate) <= 1 + ROUNDING
+
+
+@given(weights, distributions, st.lists(st.integers(0, 10), min_size=30, max_size=30), st.integers(0, 8), shares)
+def test_a_candidate_that_is_nowhere_beyond_the_margin_shows_no_harm(weight, stable, faster, margin, p):
+    """Each bucket of stable's, moved up by the margin and then down by any number of buckets."""
+    candidate = [0] * (30 + margin)
+    for bucket, mass in enumerate(stable):
+        candidate[max(0, bucket + margin - faster[bucket])] += mass
+    at = threshold_at(RecentLatency(0, dict(enumerate(stable))), p)
+    assert one_step(ExceedanceProcess.begin(Side.HARM, margin), at, weight, stable, candidate) <= 1 + ROUNDING
+
+
+@given(weights, distributions, st.integers(0, 30), st.integers(1, 8))
+def test_exceedance_is_fair_one_bucket_beyond_the_margin_since_each_side_rounds_against_itself(w, stable, at, margin):
+    """The quantile lies somewhere in its bucket: harm reads it as small as it can be, clear as large."""
+    for side, slower in ((Side.HARM, margin + 1), (Side.CLEAR, margin - 1)):
+        candidate = [*[0] * slower, *stable]
+        assert one_step(ExceedanceProcess.begin(side, margin), at, w, stable, candidate) == pytest.approx(1)
+        at_margin = [*[0] * margin, *stable]
+        assert one_step(ExceedanceProcess.begin(side, margin), at, w, stable, at_margin) <= 1 + ROUNDING
 
 
 def test_a_threshold_in_the_open_bucket_does_not_clear_a_candidate_slower_than_it():
@@ -182,7 +212,7 @@ def test_a_threshold_in_the_open_bucket_does_not_clear_a_candidate_slower_than_i
 
 def test_failures_are_infinitely_slow():
     fast, failing = ArmCounts(100, 0, {10: 100}), ArmCounts(100, 60, {1: 40})
-    assert ExceedanceProcess.begin(Side.HARM, 2).add(10, Comparison(0.5, fast, failing)).log_e > 5
+    assert ExceedanceProcess.begin(Side.HARM, 2).add(11, Comparison(0.5, fast, failing)).log_e > 5
 
 
 @given(st.dictionaries(st.integers(0, 300), st.integers(1, 50), min_size=1), st.sampled_from((0.5, 0.95, 0.99)))
@@ -212,8 +242,8 @@ def test_the_cap_keeps_an_e_value_an_e_value(outcomes):
     assert sum(p * math.exp(capped.add(1, math.log(x)).log_e) for p, x in factors) <= 1 + ROUNDING
 
 
-def test_a_threshold_is_read_from_successes_just_below_their_quantile():
-    assert threshold_at(RecentLatency(50, {100: 90, 120: 10}), 0.99) == 119
+def test_a_threshold_is_the_bucket_of_the_quantile_of_successes():
+    assert threshold_at(RecentLatency(50, {100: 90, 120: 10}), 0.99) == 120
     assert threshold_at(RecentLatency(0, {0: 100}), 0.5) == 0
 
 

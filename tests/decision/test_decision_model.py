@@ -1,13 +1,17 @@
 """A rollout under anything that may happen, in any order, with the laws checked after every step."""
 
+import json
+from dataclasses import asdict, replace
+
 from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
-from rollout.decision.counts import Agreement, ArmCounts, Comparison, PairedLabels
+from rollout.decision.counts import Agreement, AnswerComparison, ArmCounts, Comparison, PairedLabels
 from rollout.decision.engine import TRANSITIONS, start
 from rollout.decision.events import (
     Aborted,
+    Approved,
     Event,
     Held,
     Observed,
@@ -17,10 +21,12 @@ from rollout.decision.events import (
     Resumed,
     RolloutStarted,
 )
-from rollout.decision.rules import AgreementRules, Guard, Guards, Inconclusive, Plan, Stage
-from rollout.decision.state import Status
+from rollout.decision.guards import AgreementRules, Guard, Guards
+from rollout.decision.rules import Approvals, Checks, Drift, Hours, Inconclusive, Plan, Stage
+from rollout.decision.state import Rollout, Status
 from rollout.decision.verdict import progress
 from tests.decision.decision_control import Controller, Fleet
+from tests.decision.decision_story import arm
 
 PLAN = Plan(
     stages=(
@@ -34,19 +40,32 @@ PLAN = Plan(
     bake_s=2.0,
     longest_s=60.0,
 )
-SOUND = (0.0, 0.0, 0.0, 0.0, 0.02, 0.3, 1.0)
+SOUND = (*[0.0] * 8, 0.02, 0.3, 1.0)
+NOT_IN_THE_SECOND_MINUTE = (Hours(("thu",), "00:00", "00:01"), Hours(("thu",), "00:02", "24:00"))
+PEOPLE = ("ann", "bob", "cid")
 
 
 class AnyRollout(RuleBasedStateMachine):
     """One controller; facts come as they like, as far as the table lets them."""
 
-    @initialize(stable=st.sampled_from([1, 1, 1, None]), inconclusive=st.sampled_from(Inconclusive))
-    def begin(self, stable: int | None, inconclusive: Inconclusive) -> None:
-        plan = Plan.from_json({**PLAN.to_json(), "inconclusive": inconclusive.value})
+    @initialize(
+        stable=st.sampled_from([1, 1, 1, None]),
+        inconclusive=st.sampled_from(Inconclusive),
+        approvals=st.tuples(st.sampled_from([0, 0, 1, 2]), st.sampled_from([0, 0, 1, 2])),
+        hours=st.sampled_from([(), NOT_IN_THE_SECOND_MINUTE]),
+        budget=st.sampled_from([0, 20, 500]),
+        drift=st.sampled_from(Drift),
+    )
+    def begin(self, stable, inconclusive, approvals, hours, budget, drift) -> None:
+        plan = replace(
+            PLAN, inconclusive=inconclusive, approvals=Approvals(*approvals), hours=hours, extra_bad_requests=budget,
+            checks=Checks(drift=drift),
+        )  # fmt: skip
         self.fleet = Fleet(ready=set() if stable is None else {stable})
         self.controller = Controller.of(start("digits", 2, stable, plan, "salt"), self.fleet)
         self.now = 0.0
         self.was_cleared = False
+        self.approved: set[str] = set()
         self.controller.tell(RolloutStarted(), self.now)
 
     def tell(self, event: Event) -> None:
@@ -55,6 +74,15 @@ class AnyRollout(RuleBasedStateMachine):
             self.controller.tell(event, self.now)
         state = self.controller.state
         self.was_cleared = all(state.evidence.is_cleared(state.plan, guard) for guard in state.plan.guards.required)
+        assert state == before or not before.has_ended, "what ended changed"
+        if state.stage > before.stage or (state.routed_at is not None and before.routed_at is None):
+            self.may_have_gone_on(before, state)
+
+    def may_have_gone_on(self, before: Rollout, state: Rollout) -> None:
+        """Nobody's hours, and no bound on what a stage may cost, were passed over."""
+        assert not state.plan.hours or not 60 <= state.clock < 120
+        assert state.stage - before.stage <= 1
+        assert state.requests >= before.requests
 
     @rule(seconds=st.floats(0.1, 3.0))
     def pass_time(self, seconds: float) -> None:
@@ -69,35 +97,44 @@ class AnyRollout(RuleBasedStateMachine):
     @rule(
         seconds=st.integers(1, 12),
         failing=st.sampled_from(SOUND),
-        worse=st.sampled_from((0, 0, 30)),
-        slow=st.booleans(),
+        worse=st.sampled_from((*[0] * 8, 30)),
+        slow=st.sampled_from((*[False] * 8, True)),
+        unfair=st.sampled_from((*[1.0] * 8, 1.5)),
+        drifting=st.booleans(),
+        requests=st.sampled_from((600, 600, 6)),
     )
-    def serve(self, seconds: int, failing: float, worse: int, slow: bool) -> None:
+    def serve(self, seconds, failing, worse, slow, unfair, drifting, requests) -> None:
         for _ in range(seconds):
             self.now += 0.7
-            self.tell(self.second(failing, worse, 100 if slow else 0))
+            second = self.second(failing, worse, 100 if slow else 0, unfair, requests)
+            self.tell(replace(second, answers=tuple(answers(one, drifting) for one in second.comparisons)))
 
-    @rule()
-    def go_on_well(self) -> None:
+    @rule(steps=st.integers(1, 30))
+    def go_on_well(self, steps: int) -> None:
         """What gets a rollout far enough for the rest to matter."""
-        self.fleet.ready |= self.fleet.started
-        self.tell(PoolBecameReady(2))
+        self.become_ready()
         self.tell(Resumed("ann", "back"))
-        for _ in range(10):
-            self.now += 0.7
-            self.tell(self.second(0.0, 0, 0))
+        for person in PEOPLE[: self.controller.state.approvals_missing]:
+            self.approve(person)
+        self.serve(steps, 0.0, 0, False, 1.0, False, 600)
 
-    def second(self, failing: float, worse: int, slower: int) -> Observed:
+    @rule(minutes=st.integers(1, 3))
+    def go_on_undecided(self, minutes: int) -> None:
+        """Labels that speak for and against the candidate alike, for so long that patience may end."""
+        for _ in range(20 * minutes):
+            self.now += 3.0
+            self.tell(replace(self.second(0.0, 0, 0), quality=PairedLabels(1, 0, 1)))
+
+    def second(self, failing: float, worse: int, slower: int, unfair: float = 1.0, requests: int = 600) -> Observed:
         route = self.fleet.route
         weight = route.candidate.weight if route and route.candidate else 0.0
         copies = int(300 * route.shadow.share) if route and route.shadow else 0
-        taken = int(600 * weight)
+        taken = min(requests, int(requests * weight * unfair))
         failures = int(taken * failing)
-        candidate = ArmCounts(taken, failures, {180 + slower: taken - failures})
-        stable = ArmCounts(600 - taken, 0, {200: 600 - taken})
+        stable, candidate = arm(requests - taken), arm(taken, failures, slower - 20)
         pairs = PairedLabels(3, 200, worse) if copies else PairedLabels()
         agreement = Agreement(200, 3 + worse) if copies else Agreement()
-        return Observed((Comparison(weight, stable, candidate),), ArmCounts(copies), agreement, pairs)
+        return Observed((Comparison(weight, stable, candidate),), ArmCounts(copies), agreement=agreement, quality=pairs)
 
     @precondition(lambda self: 2 in self.fleet.started)
     @rule()
@@ -117,6 +154,12 @@ class AnyRollout(RuleBasedStateMachine):
     @rule()
     def resume(self) -> None:
         self.tell(Resumed("ann", "back"))
+
+    @rule(person=st.sampled_from(PEOPLE))
+    def approve(self, person: str) -> None:
+        if (self.controller.state.status, Approved) in TRANSITIONS:
+            self.approved.add(person)
+        self.tell(Approved(person, "looks good"))
 
     @precondition(lambda self: self.now > 30.0)
     @rule()
@@ -151,9 +194,31 @@ class AnyRollout(RuleBasedStateMachine):
 
     @invariant()
     def nothing_is_promoted_that_was_not_cleared(self) -> None:
+        """Unless the plan says so in as many words, and then all was measured and nothing shown to be harmful."""
         state = self.controller.state
-        if state.status is Status.PROMOTED and state.stable is not None:
-            assert self.was_cleared
+        if state.status is not Status.PROMOTED or state.stable is None or self.was_cleared:
+            return
+        assert (state.plan.inconclusive, state.decision.by) == (Inconclusive.PROMOTE_IF_UNHARMED, "inconclusive")
+        assert all(state.evidence.of(guard).size > 0 for guard in state.plan.guards.required)
+        assert not any(state.evidence.is_harmed(state.plan, guard) for guard in state.plan.guards.enabled)
+
+    @invariant()
+    def nobody_is_passed_over(self) -> None:
+        route, wanted = self.fleet.route, self.controller.state.plan.approvals
+        if route and route.candidate:
+            assert len(self.approved) >= wanted.canary
+            assert len(self.approved) >= wanted.promotion or route.candidate.weight < PLAN.baking.weight
+
+    @invariant()
+    def numbers_that_are_not_fit_to_be_compared_lead_nowhere(self) -> None:
+        state = self.controller.state
+        if state.evidence.share.is_broken(state.plan):
+            assert state.status not in (Status.SHADOW, Status.CANARY, Status.BAKING, Status.PROMOTED)
+
+    @invariant()
+    def a_late_regression_is_watched_for_while_it_bakes(self) -> None:
+        state = self.controller.state
+        assert (state.evidence.errors.late is not None) == (state.stage == len(PLAN.stages))
 
     @invariant()
     def an_end_has_a_reason_and_progress_can_be_told(self) -> None:
@@ -163,7 +228,15 @@ class AnyRollout(RuleBasedStateMachine):
         told = progress(state, self.now)
         assert told.summary
         assert all(0 <= verdict.harm <= 1 and 0 <= verdict.clear <= 1 for verdict in told.verdicts)
+        assert all(verdict.needs and verdict.reason for verdict in told.verdicts)
+        assert json.dumps(asdict(told), allow_nan=False)
 
 
-AnyRollout.TestCase.settings = settings(max_examples=60, stateful_step_count=40, deadline=None)
+def answers(seen: Comparison, drifting: bool) -> AnswerComparison:
+    """Half of the answers are of each of two classes; all of the candidate's are of the first where they drift."""
+    ours, theirs = seen.candidate.requests // 2, seen.stable.requests // 2
+    return AnswerComparison(seen.weight, (theirs, theirs), (2 * ours, 0) if drifting else (ours, ours))
+
+
+AnyRollout.TestCase.settings = settings(max_examples=40, stateful_step_count=40, deadline=None)
 TestAnyRollout = AnyRollout.TestCase

@@ -172,10 +172,11 @@ def plot(found: Found, folder: Path) -> list[Path]:
         for place, method in enumerate(methods):
             at = [column + (place - len(methods) / 2) * 0.08 for column in range(len(shown))]
             heights = [value(found[cell][method]) if method in found[cell] else 0.0 for cell in shown]
-            axes.bar(at, heights, 0.08, label=method)
+            colour = "black" if method == OURS else f"C{place - 1}"
+            axes.bar(at, heights, 0.08, label=method, color=colour)
         axes.set_xticks(range(len(shown)), shown, rotation=20)
         axes.set_title(title)
-        axes.legend(fontsize="small", ncols=4)
+        figure.legend(fontsize="small", ncols=6, loc="outside lower center")
         path = folder / f"{name}.svg"
         figure.savefig(path)
         pyplot.close(figure)

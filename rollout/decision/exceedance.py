@@ -8,10 +8,10 @@ through Sequential Testing" (KDD 2022). With c at stable's p-quantile of before 
     event of stable      latency > c             event of the candidate     latency > r c
 
 and the odds test of `odds` at ratio 1, since Q_C(p) <= r Q_S(p) exactly when P(C > r Q_S(p)) <= 1 - p. The quantile is
-known to lie in a bucket, so both sides round against themselves: for harm stable's c is the bucket's lower edge and the
-candidate's its upper one, for clear the other way round. Margins are whole buckets, so r c is an edge again. Failures
-take for ever. No moments, no shape of the distribution, no constancy in time is assumed: only that c was fixed before
-the interval began.
+known to lie in a bucket. Of stable's requests in it a part counts as slower, so that 1 - p of all do, as if ties were
+broken by chance; the candidate's c is the bucket's upper edge for harm, its lower one for clear, so that both say too
+little. Margins are whole buckets, so r c is an edge again. Failures take for ever. No moments, no shape of the
+distribution, no constancy in time is assumed: only that c was fixed before the interval began.
 """
 
 import math
@@ -42,14 +42,15 @@ class ExceedanceProcess:
         make = OddsTest.of_harm if side is Side.HARM else OddsTest.of_clear
         return ExceedanceProcess(side, margin, OddsProcess.begin(make(1.0, 0.0, EXCEEDANCE_GRID)))
 
-    def add(self, threshold: int, comparison: Comparison) -> "ExceedanceProcess":
-        """The evidence after this interval too. `threshold` is the bucket of stable's quantile, fixed before it."""
-        threshold = reachable(threshold, self.margin)
-        is_harm = self.side is Side.HARM
+    def add(self, threshold: "Threshold", comparison: Comparison) -> "ExceedanceProcess":
+        """The evidence after this interval too. `threshold` is stable's quantile, fixed before it."""
+        bucket, weight = reachable(threshold.bucket, self.margin), comparison.weight
         candidate, stable = comparison.candidate, comparison.stable
-        ours = Tally(candidate.requests, candidate.slower_than(threshold + self.margin - (not is_harm)))
-        theirs = Tally(stable.requests, stable.slower_than(threshold - is_harm))
-        return replace(self, odds=self.odds.add(comparison.weight, ours, theirs))
+        slower = candidate.slower_than(bucket + self.margin - (self.side is Side.CLEAR))
+        beyond = stable.slower_than(bucket)
+        odds = self.odds.add(weight, Tally(candidate.requests, slower), Tally(stable.requests, beyond))
+        within = stable.slower_than(bucket - 1) - beyond
+        return replace(self, odds=odds.add_part(weight, threshold.part, within) if within else odds)
 
     def shared(self) -> "ExceedanceProcess":
         return replace(self, odds=self.odds.shared())
@@ -64,6 +65,14 @@ class ExceedanceProcess:
     def restored(self, data: Sequence[float]) -> "ExceedanceProcess":
         """The same test with the stored evidence."""
         return replace(self, odds=OddsProcess.from_json(self.odds.test, data))
+
+
+@dataclass(frozen=True, slots=True)
+class Threshold:
+    """Where stable's quantile lies: its bucket, and the part of that bucket's requests that are beyond it."""
+
+    bucket: int
+    part: float
 
 
 def reachable(threshold: int, margin: int) -> int:
@@ -115,8 +124,8 @@ class RecentLatency:
         return RecentLatency(failures, {int(bucket): int(count) for bucket, count in pairs})
 
 
-def threshold_at(stable: RecentLatency, p: float) -> int:
-    """The bucket of the p-quantile of stable's successes; c is one of its edges.
+def threshold_at(stable: RecentLatency, p: float) -> Threshold:
+    """The p-quantile of stable's successes; c is one of its bucket's edges.
 
     Of successes, since c would be infinite for a stable release that fails 1 - p of its requests, and then nothing
     could ever clear.
@@ -125,4 +134,6 @@ def threshold_at(stable: RecentLatency, p: float) -> int:
     """
     bucket = replace(stable, failures=0).quantile_bucket(p)
     assert bucket is not None, "a threshold without a success"
-    return bucket
+    total, within = stable.successes, stable.histogram[bucket]
+    beyond = sum(count for other, count in stable.histogram.items() if other > bucket)
+    return Threshold(bucket, min(1.0, max(0.0, ((1 - p) * total - beyond) / within)))

@@ -11,7 +11,14 @@ from typing import Any
 from rollout.decision.betting import Side
 from rollout.decision.cap import CappedEvidence, CappedSides
 from rollout.decision.counts import Comparison, Tally
-from rollout.decision.exceedance import LEAST_REFERENCE, ExceedanceProcess, RecentLatency, reachable, threshold_at
+from rollout.decision.exceedance import (
+    LEAST_REFERENCE,
+    ExceedanceProcess,
+    RecentLatency,
+    Threshold,
+    reachable,
+    threshold_at,
+)
 from rollout.decision.guards import ErrorRules, Guard, MistakeRules
 from rollout.decision.interval import SHIFTS, ArmSums, ShiftSums
 from rollout.decision.mixture import log_mean_exp
@@ -137,7 +144,7 @@ class LatencyEvidence:
     sums: tuple[ShiftSums, ...]
     whole: ShiftProcess | None
     late: Late = None
-    thresholds: tuple[int, ...] = ()
+    thresholds: tuple[Threshold, ...] = ()
     edges: tuple[int, ...] = ()
     stable: RecentLatency = field(default_factory=RecentLatency)
     block: int = 0
@@ -189,7 +196,7 @@ class LatencyEvidence:
             clear = self._added(clear, comparison, is_new_block=block > clear_caps[0].block)
             clear_caps = tuple([cap.add(block, p.log_e) for cap, p in zip(clear_caps, clear, strict=True)])
         sums = [
-            sums.add(reachable(threshold, SHIFTS[-1]), comparison)
+            sums.add(reachable(threshold.bucket, SHIFTS[-1]), comparison)
             for sums, threshold in zip(self.sums, self.thresholds, strict=True)
         ]
         return replace(
@@ -240,7 +247,7 @@ class LatencyEvidence:
             "sums": [sums.to_json() for sums in self.sums],
             "late": late_to_json(self.late),
             "whole": None if self.whole is None else list(self.whole.logs),
-            "thresholds": list(self.thresholds),
+            "thresholds": [[one.bucket, one.part] for one in self.thresholds],
             "edges": list(self.edges),
             "stable": self.stable.to_json(),
             "block": self.block,
@@ -257,7 +264,7 @@ class LatencyEvidence:
             sums=tuple(map(ShiftSums.from_json, data["sums"])),
             late=late_from_json(data["late"]),
             whole=None if self.whole is None else replace(self.whole, logs=tuple(data["whole"])),
-            thresholds=tuple(map(int, data["thresholds"])),
+            thresholds=tuple(Threshold(int(bucket), float(part)) for bucket, part in data["thresholds"]),
             edges=tuple(map(int, data["edges"])),
             stable=RecentLatency.from_json(data["stable"]),
             block=int(data["block"]),

@@ -54,6 +54,10 @@ class OddsTest:
         ours, theirs, quiet = candidate.events, stable.events, stable.requests - stable.events
         return tuple([ours * c + theirs * s + quiet * q for c, s, q in _log_factors(self, weight)])
 
+    def log_factors_of_part(self, weight: float, part: float, requests: int) -> tuple[float, ...]:
+        """The same for requests of stable each of which is an event with chance `part`: the mean of both factors."""
+        return tuple([requests * math.log1p(part * math.expm1(s)) for _, s, _ in _log_factors(self, weight)])
+
 
 @lru_cache(maxsize=1024)
 def _log_factors(test: OddsTest, weight: float) -> tuple[tuple[float, float, float], ...]:
@@ -86,7 +90,13 @@ class OddsProcess:
 
     def add(self, weight: float, candidate: Tally, stable: Tally) -> "OddsProcess":
         """The evidence after these counts too. Merged counts of one weight give what the stream gives."""
-        factors = self.test.log_factors(weight, candidate, stable)
+        return self._plus(self.test.log_factors(weight, candidate, stable))
+
+    def add_part(self, weight: float, part: float, requests: int) -> "OddsProcess":
+        """The evidence after requests of stable that are events in part (a test without a floor)."""
+        return self._plus(self.test.log_factors_of_part(weight, part, requests))
+
+    def _plus(self, factors: Sequence[float]) -> "OddsProcess":
         return OddsProcess(self.test, tuple(map(float.__add__, self.logs, factors)))
 
     def shared(self) -> "OddsProcess":

@@ -80,7 +80,7 @@ class ShiftProcess:
 
 def edges_of(stable: RecentLatency) -> tuple[int, ...]:
     """Stable's buckets at QUANTILES (see threshold_at). Raises AssertionError without a success."""
-    return tuple(threshold_at(stable, p) for p in QUANTILES)
+    return tuple(threshold_at(stable, p).bucket for p in QUANTILES)
 
 
 def _bins(arm: ArmCounts, edges: Sequence[int]) -> list[float]:

@@ -15,7 +15,7 @@ from rollout.decision.betting import BettingProcess, Side
 from rollout.decision.breaker import BROKEN, TOLERATED, Breaker
 from rollout.decision.cap import RESERVE, CappedEvidence
 from rollout.decision.counts import Agreement, ArmCounts, Comparison, PairedLabels
-from rollout.decision.exceedance import ExceedanceProcess, RecentLatency, threshold_at
+from rollout.decision.exceedance import ExceedanceProcess, RecentLatency, Threshold, threshold_at
 from rollout.decision.mixture import log_mean_exp, log_spaced
 from rollout.decision.odds import SHARED, OddsProcess, OddsTest, Tally
 
@@ -155,7 +155,9 @@ def test_a_block_adds_no_more_than_its_share_and_takes_no_more_than_it_risked(st
         assert cap.log_e >= before + math.log(RESERVE) - ROUNDING
 
 
-def one_step(process: ExceedanceProcess, at: int, weight: float, stable: list[int], candidate: list[int]) -> float:
+def one_step(
+    process: ExceedanceProcess, at: Threshold, weight: float, stable: list[int], candidate: list[int]
+) -> float:
     """E of the e-value after one request, for latencies that fall into each bucket as often as these weights say."""
     none, total = ArmCounts(), 0.0
     for masses, is_candidate in ((stable, False), (candidate, True)):
@@ -182,6 +184,24 @@ def test_a_candidate_whose_quantile_is_beyond_the_margin_is_not_cleared(weight, 
         assert one_step(process, threshold_at(recent, p), weight, stable, candidate) <= 1 + ROUNDING
 
 
+ONE_BUCKET = {200: 20_000}
+TWO_HUMPS = {100: 16_000, 200: 4_000}
+RARE_FAR_TAIL = {198: 6_000, 200: 10_000, 202: 3_860, 300: 140}
+
+
+@pytest.mark.parametrize("p", [0.5, 0.95, 0.99])
+@pytest.mark.parametrize("shape", [ONE_BUCKET, TWO_HUMPS, RARE_FAR_TAIL], ids=["one bucket", "two humps", "a far tail"])
+def test_equally_fast_releases_are_cleared_whatever_their_shape(shape, p):
+    """A model that takes the same time for every request, a cache, or pauses that hit one request in 140."""
+    same = ArmCounts(20_000, 0, shape)
+    process = ExceedanceProcess.begin(Side.CLEAR, 8).add(threshold_at(RecentLatency(0, shape), p), compared(same, same))
+    assert process.log_e > 3.0
+
+
+def compared(stable: ArmCounts, candidate: ArmCounts) -> Comparison:
+    return Comparison(0.5, stable, candidate)
+
+
 @given(weights, distributions, st.lists(st.integers(0, 10), min_size=30, max_size=30), st.integers(0, 8), shares)
 def test_a_candidate_that_is_nowhere_beyond_the_margin_shows_no_harm(weight, stable, faster, margin, p):
     """Each bucket of stable's, moved up by the margin and then down by any number of buckets."""
@@ -192,27 +212,35 @@ def test_a_candidate_that_is_nowhere_beyond_the_margin_shows_no_harm(weight, sta
     assert one_step(ExceedanceProcess.begin(Side.HARM, margin), at, weight, stable, candidate) <= 1 + ROUNDING
 
 
-@given(weights, distributions, st.integers(0, 30), st.integers(1, 8))
-def test_exceedance_is_fair_one_bucket_beyond_the_margin_since_each_side_rounds_against_itself(w, stable, at, margin):
-    """The quantile lies somewhere in its bucket: harm reads it as small as it can be, clear as large."""
-    for side, slower in ((Side.HARM, margin + 1), (Side.CLEAR, margin - 1)):
+@given(weights, distributions, st.integers(0, 30), st.integers(1, 8), st.sampled_from((0, 1)))
+def test_exceedance_is_fair_where_its_edges_say_and_rounds_against_itself(w, stable, at, margin, part):
+    """With none or all of the quantile's bucket beyond it, the edges that are compared are known."""
+    for side, slower in ((Side.HARM, margin + part), (Side.CLEAR, margin - 1 + part)):
         candidate = [*[0] * slower, *stable]
-        assert one_step(ExceedanceProcess.begin(side, margin), at, w, stable, candidate) == pytest.approx(1)
-        at_margin = [*[0] * margin, *stable]
-        assert one_step(ExceedanceProcess.begin(side, margin), at, w, stable, at_margin) <= 1 + ROUNDING
+        assert one_step(
+            ExceedanceProcess.begin(side, margin), Threshold(at, part), w, stable, candidate
+        ) == pytest.approx(1)
+
+
+@given(weights, distributions, st.integers(0, 30), st.integers(1, 8), shares)
+def test_a_candidate_exactly_a_margin_slower_is_neither_harmed_nor_cleared(w, stable, at, margin, part):
+    at_margin = [*[0] * margin, *stable]
+    for side in Side:
+        process = ExceedanceProcess.begin(side, margin)
+        assert one_step(process, Threshold(at, part), w, stable, at_margin) <= 1 + ROUNDING
 
 
 def test_a_threshold_in_the_open_bucket_does_not_clear_a_candidate_slower_than_it():
     """Beyond the last edge nothing is known, so what lies there must count as slow."""
     slow = ArmCounts(1000, 0, {LAST_BUCKET: 1000})
     fast = ArmCounts(1000, 0, {LAST_BUCKET - 20: 1000})
-    clear = ExceedanceProcess.begin(Side.CLEAR, 8).add(LAST_BUCKET, Comparison(0.5, fast, slow))
+    clear = ExceedanceProcess.begin(Side.CLEAR, 8).add(Threshold(LAST_BUCKET, 0.5), Comparison(0.5, fast, slow))
     assert clear.log_e < 0
 
 
 def test_failures_are_infinitely_slow():
     fast, failing = ArmCounts(100, 0, {10: 100}), ArmCounts(100, 60, {1: 40})
-    assert ExceedanceProcess.begin(Side.HARM, 2).add(11, Comparison(0.5, fast, failing)).log_e > 5
+    assert ExceedanceProcess.begin(Side.HARM, 2).add(Threshold(10, 0.05), Comparison(0.5, fast, failing)).log_e > 5
 
 
 @given(st.dictionaries(st.integers(0, 300), st.integers(1, 50), min_size=1), st.sampled_from((0.5, 0.95, 0.99)))
@@ -242,9 +270,10 @@ def test_the_cap_keeps_an_e_value_an_e_value(outcomes):
     assert sum(p * math.exp(capped.add(1, math.log(x)).log_e) for p, x in factors) <= 1 + ROUNDING
 
 
-def test_a_threshold_is_the_bucket_of_the_quantile_of_successes():
-    assert threshold_at(RecentLatency(50, {100: 90, 120: 10}), 0.99) == 120
-    assert threshold_at(RecentLatency(0, {0: 100}), 0.5) == 0
+def test_a_threshold_is_the_bucket_of_the_quantile_of_successes_and_the_part_of_it_beyond():
+    assert threshold_at(RecentLatency(50, {100: 90, 120: 10}), 0.99) == Threshold(120, pytest.approx(0.1))
+    assert threshold_at(RecentLatency(0, {0: 100}), 0.5) == Threshold(0, 0.5)
+    assert threshold_at(RecentLatency(0, {10: 60, 20: 40}), 0.5) == Threshold(10, pytest.approx(1 / 6))
 
 
 def test_mixtures_do_not_overflow_and_grids_are_even():

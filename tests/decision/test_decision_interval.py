@@ -155,7 +155,7 @@ def test_latencys_interval_holds_its_estimate(fast, slow, size, shift):
 def test_releases_that_are_equally_fast_are_told_as_such(histogram, p):
     """Where gaps between humps leave the quantile open, nothing but 1x may be told of equal counts."""
     same = ArmCounts(sum(histogram.values()), 0, histogram)
-    ratio = ShiftSums().add(threshold_at(RecentLatency(0, histogram), p), Comparison(0.5, same, same)).ratio()
+    ratio = ShiftSums().add(threshold_at(RecentLatency(0, histogram), p).bucket, Comparison(0.5, same, same)).ratio()
     assert ratio is None or ratio.value == 1.0
 
 

@@ -5,7 +5,7 @@ python -m loadtests.deciding [--quick] [--only CELL]... [--json]
 
 import json
 import signal
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Annotated
@@ -20,7 +20,8 @@ from loadtests.deciding.cells import CELLS, NULLS
 from loadtests.deciding.others import METHODS
 from loadtests.deciding.outage import outage
 from loadtests.deciding.pairs import PAIR_CELLS
-from loadtests.deciding.report import bars_of, outage_rows, plot, rows_of, table_of, tick_rows
+from loadtests.deciding.plots import plot
+from loadtests.deciding.report import bars_of, outage_rows, rows_of, table_of, table_of_bars, tick_rows
 from loadtests.deciding.running import on_all_cores
 from loadtests.deciding.tick import tick_ms
 
@@ -51,17 +52,18 @@ def bench(
         tasks = {name: progress.add_task(name, total=count) for name, count in counts.items()}
         found = on_all_cores(counts, lambda name, done: progress.advance(tasks[name], done))
     rows = [*rows_of(found), *(_outages(quick) if OUTAGE in names else []), *rows]
+    bars = bars_of(found)
     plots = plot(found, OUT / "decisions")
     path = OUT / f"{'-'.join(['decisions', *(only or [])[:NAMED_MOST]])}.json"
-    written = json.dumps(_document(rows, counts), indent=1)
+    written = json.dumps(_document(rows, bars, counts), indent=1)
     path.write_text(written + "\n")
     if as_json:
         typer.echo(written)
     else:
-        console = Console(width=110)
-        console.print(table_of(found), bars_of(rows), sep="\n")
+        console = Console(width=132)
+        console.print(table_of(found), table_of_bars(rows, bars), sep="\n")
         console.print(f"written to {path}", *map(str, plots))
-    raise typer.Exit(exit_code(rows, {}))
+    raise typer.Exit(exit_code(rows, bars))
 
 
 def _counts(names: Sequence[str], quick: bool, wanted: int | None) -> dict[str, int]:
@@ -79,10 +81,10 @@ def _outages(quick: bool) -> list[Row]:
     return outage_rows([outage(seed) for seed in range(QUICK_RUNS if quick else OUTAGES)])
 
 
-def _document(rows: Sequence[Row], counts: dict[str, int]) -> dict[str, object]:
+def _document(rows: Sequence[Row], bars: Mapping[str, float], counts: dict[str, int]) -> dict[str, object]:
     now = datetime.now(UTC).isoformat(timespec="seconds")
     under = Circumstances(now, this_machine(), 1, dict.fromkeys(METHODS, "as in facts/statistics.md 3"), {})
-    return {**document("decisions", under, rows, {}), "runs": counts}
+    return {**document("decisions", under, rows, bars), "runs": counts}
 
 
 def _progress() -> Progress:

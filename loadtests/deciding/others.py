@@ -2,7 +2,8 @@
 
 All of them follow one ramp by time, and promote what they have not rolled back by its end; each is asked when in that
 ramp it would have rolled back. What an engineer has to set is set by the truth, in their favour: Flagger's and Argo's
-limits lie a fixed distance above stable's own long-run figures, so a good release is not beyond them on average.
+limits lie a fixed distance above stable's own figures over the whole run, so a good release is not beyond them on
+average, whatever happens to both.
 """
 
 import math
@@ -13,11 +14,11 @@ from statistics import NormalDist
 import numpy as np
 import numpy.typing as npt
 
-from loadtests.deciding.traffic import Arm, Floats, Seen, quantile_bucket
+from loadtests.deciding.traffic import SLOW_BUCKETS, Arm, Floats, LongRun, Seen, quantile_bucket
 
 WINDOWS_A_MINUTE = 6
-P95, P99 = quantile_bucket(0.95), quantile_bucket(0.99)
-FAILING_MOST, P99_MOST_BUCKETS = 0.01, 8
+P95 = quantile_bucket(0.95)
+FAILING_MOST, P99_MOST_BUCKETS = 0.01, SLOW_BUCKETS
 """Limits above stable's: one point of failures, 1.19 times the p99."""
 
 
@@ -66,9 +67,8 @@ def _sums(arms: Sequence[Arm]) -> Floats:
     return np.cumsum([(arm.requests, arm.failures, arm.slower_than(P95)) for arm in arms], axis=0, dtype=np.float64)
 
 
-Method = Callable[[Ramp, float, float], int | None]
-"""For a ramp, stable's long-run share of failures, and alpha: the window in which it rolls back; None when it does not.
-"""
+Method = Callable[[Ramp, LongRun, float], int | None]
+"""For a ramp, stable's figures over all of it, and alpha: the window in which it rolls back; None when it does not."""
 
 
 def flagger(threshold: int) -> Method:
@@ -77,18 +77,42 @@ def flagger(threshold: int) -> Method:
     A minute without requests fails: a query that finds nothing counts as a failed check.
     """
 
-    def rolls_back(ramp: Ramp, failing: float, _alpha: float) -> int | None:
-        minutes = ramp.candidate
-        beyond = (minutes.failing > failing + FAILING_MOST) | (minutes.p99 > P99 + P99_MOST_BUCKETS)
-        failed = np.cumsum(beyond | (minutes.requests == 0))
-        return _end_of_minute(_first(failed >= threshold))
+    def rolls_back(ramp: Ramp, usual: LongRun, _alpha: float) -> int | None:
+        failed = _are_beyond(ramp.candidate, usual) | (ramp.candidate.requests == 0)
+        return _end_of_minute(_first(np.cumsum(failed) >= threshold))
 
     return rolls_back
 
 
+def _are_beyond(minutes: Minutes, usual: LongRun) -> npt.NDArray[np.bool_]:
+    """Which minutes with requests are beyond a limit."""
+    beyond = (minutes.failing > usual.failing + FAILING_MOST) | (minutes.p99 > usual.p99 + P99_MOST_BUCKETS)
+    found: npt.NDArray[np.bool_] = beyond & (minutes.requests > 0)
+    return found
+
+
+CONSECUTIVE_ERROR_LIMIT = 4
+
+
 def argo(limit: int) -> Method:
-    """An analysis fails when more than `limit` of its measurements failed (analysis.go); else as Flagger."""
-    return flagger(limit + 1)
+    """An analysis fails when more than `limit` of its measurements, one a minute, failed (analysis.go).
+
+    A minute without requests is an error, not a failure: more than `consecutiveErrorLimit` in a row, 4 unless set,
+    end the analysis too. Either takes the candidate back.
+    """
+
+    def rolls_back(ramp: Ramp, usual: LongRun, _alpha: float) -> int | None:
+        failed = np.cumsum(_are_beyond(ramp.candidate, usual)) > limit
+        return _end_of_minute(_first(failed | (_run_lengths(ramp.candidate.requests == 0) > CONSECUTIVE_ERROR_LIMIT)))
+
+    return rolls_back
+
+
+def _run_lengths(found: npt.NDArray[np.bool_]) -> npt.NDArray[np.int64]:
+    """At each place, how many in a row up to it."""
+    so_far = np.cumsum(found)
+    lengths: npt.NDArray[np.int64] = so_far - np.maximum.accumulate(np.where(found, 0, so_far))
+    return lengths
 
 
 def kayenta(every: int | None) -> Method:
@@ -97,7 +121,7 @@ def kayenta(every: int | None) -> Method:
     At the end, or `every` so many minutes too.
     """
 
-    def rolls_back(ramp: Ramp, _failing: float, _alpha: float) -> int | None:
+    def rolls_back(ramp: Ramp, _usual: LongRun, _alpha: float) -> int | None:
         length = len(ramp.stable.requests)
         looks = range(every, length + 1, every) if every else [length]
         return _end_of_minute(next((look - 1 for look in looks if _is_beyond(ramp, look)), None))
@@ -133,7 +157,7 @@ def is_high(stable: Floats, candidate: Floats) -> bool:
 def z_test(is_peeking: bool) -> Method:
     """Two-proportion z, one-sided, pooled over the ramp, on failures and on slow requests, half of alpha each."""
 
-    def rolls_back(ramp: Ramp, _failing: float, alpha: float) -> int | None:
+    def rolls_back(ramp: Ramp, _usual: LongRun, alpha: float) -> int | None:
         needed = NormalDist().inv_cdf(1 - alpha / 2)
         beyond = (_z(ramp, 1) > needed) | (_z(ramp, 2) > needed)
         if is_peeking:
@@ -156,16 +180,19 @@ TAU2 = 1e-4
 _TINY = 1e-300
 
 
-def mixture_sprt(ramp: Ramp, _failing: float, alpha: float) -> int | None:
-    """mSPRT of Johari et al., normal mixture, on the pooled difference of rates (`facts/statistics.md` 1.8)."""
+def mixture_sprt(ramp: Ramp, _usual: LongRun, alpha: float) -> int | None:
+    """mSPRT of Johari et al., normal mixture, on the pooled difference of rates (`facts/statistics.md` 1.8).
+
+    The variance is that of the rate of both together: of its own, one failed request of one has none.
+    """
     logs = np.maximum(_mixture_log_e(ramp, 1), _mixture_log_e(ramp, 2))
     return _first(logs >= math.log(2 / alpha))
 
 
 def _mixture_log_e(ramp: Ramp, event: int) -> Floats:
     n, e, m, f = _columns(ramp, event)
-    ours, theirs = e / np.maximum(n, 1), f / np.maximum(m, 1)
-    variance = ours * (1 - ours) / np.maximum(n, 1) + theirs * (1 - theirs) / np.maximum(m, 1)
+    ours, theirs, rate = e / np.maximum(n, 1), f / np.maximum(m, 1), (e + f) / np.maximum(n + m, 1)
+    variance = rate * (1 - rate) * (1 / np.maximum(n, 1) + 1 / np.maximum(m, 1))
     wide = variance + TAU2
     logs = 0.5 * np.log((variance + _TINY) / wide) + TAU2 * (ours - theirs) ** 2 / (2 * variance * wide + _TINY)
     found: Floats = np.where((variance > 0) & (ours > theirs), logs, 0.0)

@@ -1,16 +1,14 @@
-"""What came of the simulated rollouts: rows with their bars, tables with every method beside ours, and plots."""
+"""What came of the simulated rollouts: rows with their bars, and tables with every method beside ours."""
 
 import math
 from collections.abc import Iterable, Mapping, Sequence
-from pathlib import Path
 from statistics import median
 
 from rich import box
 from rich.table import Table
 
-from loadtests.bench.rows import Better, Row
+from loadtests.bench.rows import Better, Row, unmeasured
 from loadtests.deciding.cells import CELLS, GOOD, NULLS, Truth
-from loadtests.deciding.others import METHODS
 from loadtests.deciding.ours import OURS
 from loadtests.deciding.outage import Outage
 from loadtests.deciding.pairs import PAIR_CELLS
@@ -25,7 +23,7 @@ MEDIANS = {"errors_2pct": 3400, "slower_1.5": 400, "slower_1.1": 3500, "accuracy
            "accuracy_unpaired": 5500}  # fmt: skip
 """Cell to the most requests of the candidate (or labels) that the median rollback may take."""
 LEAST_ROLLED_BACK, LEAST_PROMOTED = 0.99, 0.95
-ATTEMPTS_MOST, LOCAL_STOP_MOST_S, OUTAGE_MOST_S = 20, 1.0, 15.0
+ATTEMPTS_MOST, OUTAGE_MOST_S = 20, 15.0
 TICK_MOST_MS = 100.0
 
 
@@ -47,6 +45,15 @@ def rows_of(found: Found) -> list[Row]:
     return rows
 
 
+def bars_of(found: Found) -> dict[str, float]:
+    """Row's `what` to its bar, for each that these cells have: a median that is never reached has no row."""
+    return {
+        f"{cell}.{figure}.{OURS}": bar
+        for cell, by_method in found.items()
+        for figure, bar in _bars(cell, len(by_method[OURS])).items()
+    }
+
+
 def _figures(cell: str, method: str, ended: Sequence[Ended]) -> Iterable[Row]:
     bars = _bars(cell, len(ended)) if method == OURS else {}
     name = f"{cell}.{{}}.{method.replace(' ', '_')}"
@@ -60,6 +67,8 @@ def _figures(cell: str, method: str, ended: Sequence[Ended]) -> Iterable[Row]:
         spread = 2 * math.sqrt(value * (1 - value) / len(ended))
         is_wanted = (end == PROMOTED) is is_good
         yield row(figure, value, spread, "share", "higher" if is_wanted else "lower")
+    undecided = sum(one.end not in (ROLLED_BACK, PROMOTED) for one in ended) / len(ended)
+    yield row("undecided", undecided, 2 * math.sqrt(undecided * (1 - undecided) / len(ended)), "share", "lower")
     yield row("bad_requests", sum(one.bad for one in ended) / len(ended), 0.0, "requests", "lower")
     for figure, unit in (("requests", "requests"), ("seconds", "s")):
         took = taken(cell, ended, figure)
@@ -96,10 +105,11 @@ def quantile_of(values: Sequence[float], p: float) -> float:
 
 
 def outage_rows(found: Sequence[Outage]) -> list[Row]:
-    """The worst of all runs."""
-    worst = (
+    """The worst of all runs. How soon breakers open is told only: it depends on how often the candidate is asked."""
+    opened = [one.opened_s for one in found if one.opened_s is not None]
+    worst: Sequence[tuple[str, float, str, float | None]] = (
         ("attempts", max(one.attempts for one in found), "requests", ATTEMPTS_MOST),
-        ("local_stop_s", max(one.local_stop_s for one in found), "s", LOCAL_STOP_MOST_S),
+        *((("opened_s", max(opened), "s", None),) if opened else ()),
         ("rolled_back_s", max(one.seconds for one in found), "s", OUTAGE_MOST_S),
     )
     return [Row(f"fails_everything.most_{what}.{OURS}", value, 0.0, unit, bar, "lower")
@@ -124,61 +134,32 @@ def tick_rows(found: Mapping[int, Sequence[float]]) -> list[Row]:
 
 def table_of(found: Found) -> Table:
     """Every method beside ours: wrong decisions, what a decision took, and bad requests more than with stable."""
-    table = Table("cell", "method", box=box.SIMPLE, title="simulated rollouts")
-    for column in ("rolled back", "promoted", "requests p50", "seconds p50", "bad requests"):
-        table.add_column(column, justify="right")
+    table = Table("cell", "method", box=box.SIMPLE, title="simulated rollouts; p50 / p90 of what the decision took")
+    for column in ("rolled back", "promoted", "undecided", "requests", "seconds", "bad requests"):
+        table.add_column(column, justify="right", no_wrap=True)
     for cell, by_method in found.items():
         for place, (method, ended) in enumerate(by_method.items()):
-            halves = [quantile_of(taken(cell, ended, figure), 0.5) for figure in ("requests", "seconds")]
-            requests, seconds = ("" if math.isinf(half) else f"{half:,.0f}" for half in halves)
-            bad = sum(one.bad for one in ended) / len(ended)
+            ends = [share(ended, end) for end in (ROLLED_BACK, PROMOTED)]
             table.add_row(
-                "" if place else cell, method, f"{share(ended, ROLLED_BACK):.2%}", f"{share(ended, PROMOTED):.2%}",
-                requests, seconds, f"{bad:,.0f}", end_section=place == len(by_method) - 1,
+                "" if place else cell, method, *(f"{one:.2%}" for one in (*ends, max(0.0, 1 - sum(ends)))),
+                *(_quantiles(taken(cell, ended, figure)) for figure in ("requests", "seconds")),
+                f"{sum(one.bad for one in ended) / len(ended):,.0f}", end_section=place == len(by_method) - 1,
             )  # fmt: skip
     return table
 
 
-def bars_of(rows: Sequence[Row]) -> Table:
+def _quantiles(took: Sequence[float]) -> str:
+    found = [quantile_of(took, p) for p in (0.5, 0.9)]
+    return " / ".join("never" if math.isinf(one) else f"{one:,.0f}" for one in found) if took else ""
+
+
+def table_of_bars(rows: Sequence[Row], bars: Mapping[str, float]) -> Table:
     table = Table("bar", "value", "at", "", title="bars", box=box.SIMPLE)
     for row in rows:
         if row.bar is not None:
             verdict = "[green]holds[/]" if row.holds else "[bold red]MISSED[/]"
             sign = "<=" if row.better == "lower" else ">="
             table.add_row(row.what, f"{row.value:,.4g}", f"{sign} {row.bar:,.4g}", verdict)
+    for what in unmeasured(rows, bars):
+        table.add_row(what, "never", f"{bars[what]:,.4g}", "[bold red]MISSED[/]")
     return table
-
-
-def plot(found: Found, folder: Path) -> list[Path]:
-    """False rollbacks by method and cell, and what the rollback of bad candidates took; as SVG."""
-    import matplotlib
-
-    matplotlib.use("Agg")
-    from matplotlib import pyplot
-
-    folder.mkdir(parents=True, exist_ok=True)
-    methods = [OURS, *METHODS]
-    written = []
-    for name, cells, value, title in (
-        ("false_rollbacks", [one.name for one in NULLS], lambda ended: 100 * share(ended, ROLLED_BACK),
-         "good candidates taken back, %"),
-        ("bad_requests", ["errors_2pct", "slower_1.5", "slower_1.1"],
-         lambda ended: sum(one.bad for one in ended) / len(ended), "bad requests until the decision, on average"),
-    ):  # fmt: skip
-        shown = [cell for cell in cells if cell in found]
-        if not shown:
-            continue
-        figure, axes = pyplot.subplots(figsize=(11, 5), layout="constrained")
-        for place, method in enumerate(methods):
-            at = [column + (place - len(methods) / 2) * 0.08 for column in range(len(shown))]
-            heights = [value(found[cell][method]) if method in found[cell] else 0.0 for cell in shown]
-            colour = "black" if method == OURS else f"C{place - 1}"
-            axes.bar(at, heights, 0.08, label=method, color=colour)
-        axes.set_xticks(range(len(shown)), shown, rotation=20)
-        axes.set_title(title)
-        figure.legend(fontsize="small", ncols=6, loc="outside lower center")
-        path = folder / f"{name}.svg"
-        figure.savefig(path)
-        pyplot.close(figure)
-        written.append(path)
-    return written

@@ -10,11 +10,11 @@ from functools import partial
 import numpy as np
 
 from loadtests.deciding.cells import CELLS, Cell
-from loadtests.deciding.others import METHODS, P99, P99_MOST_BUCKETS, Ramp
+from loadtests.deciding.others import METHODS, Ramp
 from loadtests.deciding.ours import OURS, Engine
 from loadtests.deciding.outage import Outage, outage
 from loadtests.deciding.pairs import PAIR_CELLS
-from loadtests.deciding.traffic import WINDOW_S, Release, Seen, World
+from loadtests.deciding.traffic import SLOW_BUCKET, WINDOW_S, Release, Seen, Usual, World
 from rollout.decision.state import Status
 
 CHUNK = 25
@@ -26,8 +26,8 @@ ROLLED_BACK, PROMOTED = Status.ROLLED_BACK.value, Status.PROMOTED.value
 class Ended:
     """One rollout by one method: its end, and until then seconds, the candidate's requests (or labels), bad ones more.
 
-    Bad ones are failures beyond stable's rate of the moment, and requests slower than 1.19 times stable's p99 beyond
-    the one in a hundred or so that stable has itself. `end` is empty when nothing was decided.
+    Bad ones are failures, and requests slower than 1.19 times the usual p99, beyond the share that stable has of both
+    at that moment: what slows both is nobody's. `end` is empty when nothing was decided.
     """
 
     end: str
@@ -43,18 +43,13 @@ class _Course:
     requests: int = 0
     bad: float = 0.0
 
-    def add(self, seen: Seen, failing: float) -> None:
+    def add(self, seen: Seen, usual: Usual) -> None:
         candidate = seen.candidate
-        slow = candidate.slower_than(P99 + P99_MOST_BUCKETS) - candidate.failures
         self.requests += candidate.requests
-        self.bad += candidate.failures - failing * candidate.requests + slow - _SLOW * candidate.requests
+        self.bad += candidate.slower_than(SLOW_BUCKET) - (usual.failing + usual.slow) * candidate.requests
 
     def ended(self, end: str, number: int) -> Ended:
         return Ended(end, WINDOW_S * (number + 1), self.requests, self.bad)
-
-
-_SLOW = 0.004
-"""Of stable's requests, those beyond 1.19 times its p99."""
 
 
 def rollouts(name: str, seeds: Sequence[int]) -> dict[str, list[Ended]]:
@@ -88,7 +83,7 @@ def _by_engine(cell: Cell, here: World, ramp: Sequence[Seen]) -> Ended:
         weight = engine.weight
         is_on_ramp = bool(ramp) and ramp[number].weight == weight
         seen = ramp[number] if is_on_ramp else here.window(number, weight)
-        course.add(seen, here.stable_rate(number))
+        course.add(seen, here.usual(number))
         if (end := engine.see(seen)) is not None:
             return course.ended(end, number)
     return course.ended("", cell.windows - 1)
@@ -97,11 +92,11 @@ def _by_engine(cell: Cell, here: World, ramp: Sequence[Seen]) -> Ended:
 def _by_rules(cell: Cell, here: World, seen: Sequence[Seen]) -> Iterator[tuple[str, Ended]]:
     course, courses = _Course(), []
     for one in seen:
-        course.add(one, here.stable_rate(one.number))
+        course.add(one, here.usual(one.number))
         courses.append(replace(course))
-    ramp = Ramp.of(seen)
+    ramp, long_run = Ramp.of(seen), here.long_run()
     for name, method in METHODS.items():
-        number = method(ramp, Release().failing, cell.plan.alpha)
+        number = method(ramp, long_run, cell.plan.alpha)
         last = cell.windows - 1 if number is None else number
         yield name, courses[last].ended(PROMOTED if number is None else ROLLED_BACK, last)
 

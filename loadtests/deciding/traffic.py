@@ -9,6 +9,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from functools import lru_cache
 from statistics import NormalDist
+from typing import TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -22,6 +23,7 @@ MEDIAN_US, SPREAD = 4000.0, 0.5
 
 Counts = npt.NDArray[np.int64]
 Floats = npt.NDArray[np.float64]
+Buckets = TypeVar("Buckets", Counts, Floats)
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,6 +83,22 @@ class Seen:
     candidate: Arm
 
 
+@dataclass(frozen=True, slots=True)
+class Usual:
+    """Of stable's requests in one window: the share that fails, and the share that is slower than SLOW_BUCKET."""
+
+    failing: float
+    slow: float
+
+
+@dataclass(frozen=True, slots=True)
+class LongRun:
+    """Stable's share of failures and the bucket of its p99 over a whole run."""
+
+    failing: float
+    p99: int
+
+
 class World:
     """The traffic of one run."""
 
@@ -99,19 +117,32 @@ class World:
                          int(happening.candidate_shift[number]))  # fmt: skip
         return Seen(number, weight, stable, candidate)
 
-    def stable_rate(self, number: int) -> float:
-        """The share of stable's requests that fails in this window, in truth."""
-        return min(1.0, self._stable.failing + float(self._happening.stable_failing[number]))
+    def usual(self, number: int) -> "Usual":
+        """What stable's requests do in this window, in truth."""
+        failing = min(1.0, self._stable.failing + float(self._happening.stable_failing[number]))
+        return Usual(failing, (1 - failing) * slower_share(SLOW_BUCKET - int(self._happening.stable_shift[number])))
+
+    def long_run(self) -> "LongRun":
+        """What an engineer who knew all of this run would call stable's usual share of failures and usual p99."""
+        happening = self._happening
+        rates = happening.rate / happening.rate.sum()
+        failing = float(np.minimum(1.0, self._stable.failing + happening.stable_failing) @ rates)
+        mixed = np.zeros(LAST_BUCKET + 1)
+        for shift in np.unique(happening.stable_shift):
+            mixed += shifted(shares(self._stable.slower), int(shift)) * rates[happening.stable_shift == shift].sum()
+        return LongRun(failing, int(np.searchsorted(np.cumsum(mixed), 0.99)))
 
 
 def _arm(dice: np.random.Generator, requests: int, release: Release, more: float, shift: int) -> Arm:
     failures = int(dice.binomial(requests, min(1.0, release.failing + more)))
     latencies = dice.multinomial(requests - failures, shares(release.slower))
-    return Arm(requests, failures, shifted(latencies, shift) if shift else latencies)
+    return Arm(requests, failures, shifted(latencies, shift))
 
 
-def shifted(latencies: Counts, shift: int) -> Counts:
+def shifted(latencies: Buckets, shift: int) -> Buckets:
     """The same latencies, so many buckets slower or faster; what leaves the scale stays at its end."""
+    if not shift:
+        return latencies
     moved = np.zeros_like(latencies)
     if shift > 0:
         moved[shift:] = latencies[:-shift]
@@ -136,6 +167,17 @@ def shares(slower: float) -> Floats:
 def quantile_bucket(p: float) -> int:
     """The bucket of the usual latency's p-quantile."""
     return int(np.searchsorted(np.cumsum(shares(1.0)), p))
+
+
+SLOW_BUCKETS = 8
+SLOW_BUCKET = quantile_bucket(0.99) + SLOW_BUCKETS
+"""A request beyond it is slow: it took more than 1.19 times the usual p99."""
+
+
+@lru_cache(maxsize=1024)
+def slower_share(bucket: int) -> float:
+    """The share of the usual latencies beyond this bucket."""
+    return float(shares(1.0)[max(0, bucket + 1) :].sum())
 
 
 # What may happen

@@ -181,6 +181,8 @@ def test_drift_that_is_known_holds_no_more():
     story = drifting_story()
     story.tell(Resumed("ann", "meant so"))
     assert story.state.is_drift_known
+    story.tell(Held("bob", "lunch"))
+    story.tell(Resumed("bob", "back"))
     story.watch(Status.PROMOTED, second=UNLIKE)
 
 

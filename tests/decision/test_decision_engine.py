@@ -20,6 +20,7 @@ from rollout.decision.events import (
     Resumed,
     RolloutStarted,
 )
+from rollout.decision.evidence import Evidence
 from rollout.decision.guards import AgreementRules, Guard, QualityRules
 from rollout.decision.instructions import Announce, ReplaceRoute, StartPool, StopPool
 from rollout.decision.rules import Inconclusive
@@ -265,8 +266,21 @@ def test_a_candidate_with_a_much_slower_hump_is_never_promoted():
     assert not story.state.evidence.is_cleared(story.state.plan, Guard.LATENCY)
 
 
-def test_a_lost_approval_or_a_second_hold_cannot_be_told():
-    """Nobody approves before it began or after it ended, and nobody holds what is held."""
+def test_what_was_cleared_once_stays_cleared():
+    """Some bad seconds later, not bad enough for harm: it is the chance of ever clearing wrongly that is bounded."""
+    story = story_in(Status.BAKING)
+    evidence, plan = story.state.evidence, story.state.plan
+    for second in range(1, 6):
+        block = evidence.errors.capped.harm.block + second
+        evidence = evidence.add(plan, block, good_second(0.5, failing=0.004), is_warm=True)
+        evidence = evidence.add(plan, block, Observed(quality=PairedLabels(0, 400, 100)), is_warm=True)
+    for guard in (Guard.ERRORS, Guard.QUALITY):
+        assert evidence.is_cleared(plan, guard)
+        assert evidence.of(guard).capped.clear.log_e < evidence.of(guard).log_clear
+    assert not Evidence.begin(plan).is_cleared(plan, Guard.ERRORS)
+
+
+def test_nobody_approves_before_it_began_or_after_it_ended_or_holds_what_is_held():
     for status in (Status.PENDING, *ENDED):
         with pytest.raises(UnexpectedEventError, match="Approved cannot follow"):
             story_in(status).tell(Approved("ann", "late"))

@@ -129,6 +129,20 @@ def test_a_long_wait_for_people_does_not_use_up_the_patience_for_evidence():
     assert story.state.status is Status.CANARY
 
 
+def test_patience_stands_still_while_only_people_are_waited_for():
+    story = routed_story(CANARY)
+    story.let_pass(20)
+    left_s = story.state.deadline - story.now
+    story.let_pass(2 * int(PLAN.longest_s))
+    assert (story.state.status, story.state.deadline - story.now) == (Status.SHADOW, left_s)
+    story.tell(ANN)
+    story.let_pass(1)
+    story.let_pass(int(left_s) - 1, lambda weight: Observed())
+    assert story.state.status is Status.CANARY
+    story.let_pass(1, lambda weight: Observed())
+    assert (story.state.status, story.state.hold.by) == (Status.HELD, "plan")
+
+
 @pytest.mark.parametrize(
     ("days", "begin", "end", "now", "is_open"),
     [

@@ -1,14 +1,18 @@
 """Other rules, each by an example worked out by hand; and the traffic that all methods meet."""
 
+import math
+
 import numpy as np
 import pytest
 
 from loadtests.deciding.cells import CELLS, WINDOWS, Truth
-from loadtests.deciding.others import METHODS, P99, Ramp, argo, flagger, is_high, kayenta, mixture_sprt, z_test
+from loadtests.deciding.others import METHODS, Ramp, argo, flagger, is_high, kayenta, mixture_sprt, z_test
 from loadtests.deciding.traffic import (
     COLD_WINDOWS,
+    SLOW_BUCKET,
     Arm,
     Happening,
+    LongRun,
     Release,
     Seen,
     World,
@@ -17,11 +21,16 @@ from loadtests.deciding.traffic import (
     cold_start,
     diurnal,
     nothing,
+    quantile_bucket,
+    shared_host,
     shares,
     shifted,
+    worse_later,
 )
 
 NOTHING = Happening.nothing(WINDOWS)
+P99 = quantile_bucket(0.99)
+USUAL = LongRun(0.01, P99)
 SIZE = len(shares(1.0))
 
 
@@ -46,23 +55,31 @@ GOOD, FAILING, SLOW, EMPTY = (100, 0, P99), (100, 3, P99), (100, 0, P99 + 9), (0
 
 def test_flagger_counts_failed_minutes_and_forgets_none() -> None:
     ramp = ramp_of([FAILING, GOOD, SLOW, GOOD, EMPTY, GOOD])
-    assert flagger(1)(ramp, 0.01, 0.05) == 5
-    assert flagger(2)(ramp, 0.01, 0.05) == 17
-    assert flagger(3)(ramp, 0.01, 0.05) == 29
-    assert flagger(4)(ramp, 0.01, 0.05) is None
+    assert flagger(1)(ramp, USUAL, 0.05) == 5
+    assert flagger(2)(ramp, USUAL, 0.05) == 17
+    assert flagger(3)(ramp, USUAL, 0.05) == 29
+    assert flagger(4)(ramp, USUAL, 0.05) is None
 
 
 def test_a_limit_is_broken_beyond_it_only() -> None:
     at_the_limit = ramp_of([(100, 2, P99 + 8)])
-    assert flagger(1)(at_the_limit, 0.01, 0.05) is None
-    assert flagger(1)(at_the_limit, 0.009, 0.05) == 5
+    assert flagger(1)(at_the_limit, USUAL, 0.05) is None
+    assert flagger(1)(at_the_limit, LongRun(0.009, P99), 0.05) == 5
 
 
 def test_argo_fails_when_more_than_its_limit_failed() -> None:
     ramp = ramp_of([FAILING, FAILING, FAILING, FAILING])
-    assert argo(0)(ramp, 0.01, 0.05) == 5
-    assert argo(3)(ramp, 0.01, 0.05) == 23
-    assert argo(4)(ramp, 0.01, 0.05) is None
+    assert argo(0)(ramp, USUAL, 0.05) == 5
+    assert argo(3)(ramp, USUAL, 0.05) == 23
+    assert argo(4)(ramp, USUAL, 0.05) is None
+
+
+def test_argo_takes_minutes_without_requests_for_errors_of_which_five_in_a_row_end_it() -> None:
+    now_and_then = ramp_of([EMPTY, EMPTY, EMPTY, EMPTY, GOOD, EMPTY, GOOD])
+    assert argo(0)(now_and_then, USUAL, 0.05) is None
+    assert flagger(1)(now_and_then, USUAL, 0.05) == 5
+    in_a_row = ramp_of([GOOD, EMPTY, EMPTY, EMPTY, EMPTY, EMPTY, GOOD])
+    assert argo(3)(in_a_row, USUAL, 0.05) == 35
 
 
 def test_kayenta_needs_the_whole_interval_beyond_a_quarter_of_the_shift() -> None:
@@ -76,8 +93,8 @@ def test_kayenta_needs_the_whole_interval_beyond_a_quarter_of_the_shift() -> Non
 
 def test_kayenta_judges_at_the_end_or_every_so_often() -> None:
     ramp = ramp_of([FAILING] * 20, stable=arm(100, 1))
-    assert kayenta(None)(ramp, 0.01, 0.05) == 119
-    assert kayenta(10)(ramp, 0.01, 0.05) == 59
+    assert kayenta(None)(ramp, USUAL, 0.05) == 119
+    assert kayenta(10)(ramp, USUAL, 0.05) == 59
 
 
 def test_z_is_that_of_the_textbook() -> None:
@@ -86,23 +103,38 @@ def test_z_is_that_of_the_textbook() -> None:
     pooled = 0.015
     z = 0.01 / (pooled * (1 - pooled) * (2 / 6000)) ** 0.5
     assert z == pytest.approx(4.51, abs=0.01)
-    assert z_test(is_peeking=False)(ramp, 0.01, 0.05) == 5
-    assert z_test(is_peeking=False)(ramp, 0.01, 1e-6) is None
-    peeked = z_test(is_peeking=True)(ramp, 0.01, 0.05)
+    assert z_test(is_peeking=False)(ramp, USUAL, 0.05) == 5
+    assert z_test(is_peeking=False)(ramp, USUAL, 1e-6) is None
+    peeked = z_test(is_peeking=True)(ramp, USUAL, 0.05)
     assert peeked is not None
     assert peeked < 5
 
 
 def test_mixture_sprt_reaches_its_bound_and_stays_below_without_a_difference() -> None:
     worse = ramp_of([(1000, 40, 0)] * 4, stable=arm(1000, 10, 0))
-    assert mixture_sprt(worse, 0.01, 0.05) is not None
+    assert mixture_sprt(worse, USUAL, 0.05) is not None
     same = ramp_of([(1000, 10, 0)] * 20, stable=arm(1000, 10, 0))
-    assert mixture_sprt(same, 0.01, 0.05) is None
+    assert mixture_sprt(same, USUAL, 0.05) is None
+
+
+def test_mixture_sprt_is_that_of_the_formula() -> None:
+    """2 % beside 1 % of 6,000 each: v = .015 * .985 / 3,000 = 4.925e-6, d = .01, so log E = -1.53 + 9.68 = 8.15.
+
+    The window before stands at 5,000 each, where it is 6.55.
+    """
+    ramp = ramp_of([(1000, 20, 0)], stable=arm(1000, 10, 0))
+    assert mixture_sprt(ramp, USUAL, 2 * math.exp(-8.1)) == 5
+    assert mixture_sprt(ramp, USUAL, 2 * math.exp(-8.2)) is None
+
+
+def test_mixture_sprt_rejects_nothing_for_one_request() -> None:
+    one_slow = ramp_of([(1, 1, 0)] + [(0, 0, 0)] * 5, stable=arm(1000, 10, 0))
+    assert mixture_sprt(one_slow, USUAL, 0.01) != 0
 
 
 @pytest.mark.parametrize("name", METHODS)
 def test_a_candidate_that_fails_everything_is_seen_by_all(name: str) -> None:
-    assert METHODS[name](ramp_of([(100, 100, 0)] * 40, stable=arm(100, 1)), 0.01, 0.05) is not None
+    assert METHODS[name](ramp_of([(100, 100, 0)] * 40, stable=arm(100, 1)), USUAL, 0.05) is not None
 
 
 # Traffic
@@ -128,6 +160,32 @@ def test_rates_and_latencies_come_out() -> None:
     assert candidate == pytest.approx(5000, rel=0.1)
     slow = sum(one.candidate.slower_than(P99) - one.candidate.failures for one in seen)
     assert slow > 4 * sum(one.stable.slower_than(P99) - one.stable.failures for one in seen)
+
+
+def test_stables_long_run_is_what_comes_out() -> None:
+    """Failures at 1 % in the first half and 5 % in the second are 3 %."""
+    dice = np.random.default_rng(5)
+    assert World(1, 50.0, Release(), Release(), worse_later(dice, WINDOWS)).long_run() == LongRun(
+        pytest.approx(0.03), P99
+    )
+    world = World(1, 5000.0, Release(), Release(), shared_host(dice, WINDOWS))
+    arms = [world.window(number, 0.5).stable for number in range(WINDOWS)]
+    usual, requests = world.long_run(), sum(one.requests for one in arms)
+    assert sum(one.failures for one in arms) == pytest.approx(usual.failing * requests, rel=0.02)
+    latencies = np.sum([one.latencies for one in arms], axis=0).cumsum()
+    assert int(np.searchsorted(latencies, 0.99 * latencies[-1])) == pytest.approx(usual.p99, abs=1)
+
+
+def test_what_slows_both_is_no_bad_request_of_the_candidate() -> None:
+    world = World(1, 5000.0, Release(), Release(), bursts(3.0, 30.0, is_common=True)(np.random.default_rng(5), WINDOWS))
+    slow, expected, requests = 0, 0.0, 0
+    for number in range(WINDOWS):
+        candidate, usual = world.window(number, 0.5).candidate, world.usual(number)
+        slow += candidate.slower_than(SLOW_BUCKET)
+        expected += (usual.failing + usual.slow) * candidate.requests
+        requests += candidate.requests
+    assert slow > 0.02 * requests
+    assert slow == pytest.approx(expected, rel=0.01)
 
 
 def test_latencies_are_shares_of_one_and_shift_without_loss() -> None:

@@ -140,12 +140,12 @@ def _resume(state: Rollout, event: Resumed) -> Step:
 
     What was not fit to be compared is forgotten; answers that drift are known.
     """
-    evidence = state.evidence
-    if evidence.share.is_broken(state.plan):
+    evidence, held_by = state.evidence, state.hold.by if state.hold else ""
+    if held_by == "share":
         step = None if evidence.step is None else evidence.step.anew()
         evidence = replace(Evidence.begin(state.plan), step=step)
         evidence = evidence.baking(state.plan, state.block) if state.phase is Status.BAKING else evidence
-    is_drift_known = state.is_drift_known or (state.hold is not None and state.hold.by == "drift")
+    is_drift_known = state.is_drift_known or held_by == "drift"
     resumed = replace(
         state, status=state.phase, hold=None, deadline=state.clock + state.plan.longest_s, evidence=evidence,
         is_drift_known=is_drift_known,

@@ -219,3 +219,15 @@ def test_answers_that_chance_did_not_divide_say_nothing(weight):
     story.tell(Observed(answers=(AnswerComparison(weight, (900, 0), (0, 900)),)), after=2.0)
     assert story.state.evidence.drift.requests == 0
     assert story.state.status is Status.SHADOW
+
+
+def test_a_share_that_breaks_while_a_person_holds_is_told_after_their_resume():
+    story = routed_story(watching(Drift.WARN))
+    story.watch(Status.CANARY)
+    story.tell(Held("ann", "lunch"))
+    story.let_pass(60, unfair)
+    assert story.state.evidence.share.is_broken(story.state.plan)
+    story.tell(Resumed("ann", "back"))
+    assert story.state.evidence.share.is_broken(story.state.plan)
+    story.let_pass(1)
+    assert (story.state.status, story.state.hold.by) == (Status.HELD, "share")

@@ -1,5 +1,6 @@
 """Reloads: new workers before the old ones go, whatever goes wrong meanwhile. No request is refused or cut."""
 
+import contextlib
 import os
 import signal
 import threading
@@ -39,8 +40,11 @@ class Ambush:
     def _wait(self) -> None:
         while not self._over.wait(0.002):
             for pid in set(self._gateway.worker_pids()) - self._old - self.met:
-                self.met.add(pid)
-                os.kill(pid, self._number)
+                # Until it is a program of its own, whoever started it waits for it (vfork), and would wait for ever.
+                with contextlib.suppress(FileNotFoundError, ProcessLookupError):
+                    if b"gateway.worker" in Path(f"/proc/{pid}/cmdline").read_bytes():
+                        self.met.add(pid)
+                        os.kill(pid, self._number)
 
 
 def serving(gateway: Gateway) -> set[int]:

@@ -50,6 +50,11 @@ class PairedEvidence(Generic[Process]):
     def to_json(self) -> dict[str, Any]:
         return {"seen": asdict(self.harm.seen), "capped": self.capped.to_json()}
 
+    def _restored(self, seen: Any, data: Mapping[str, Any]) -> Self:
+        """With these stored counts, and the caps."""
+        harm, clear = replace(self.harm, seen=seen), replace(self.clear, seen=seen)
+        return replace(self, harm=harm, clear=clear, capped=self.capped.restored(data["capped"]))
+
 
 @dataclass(frozen=True, slots=True)
 class AgreementEvidence(PairedEvidence[AgreementProcess]):
@@ -72,8 +77,7 @@ class AgreementEvidence(PairedEvidence[AgreementProcess]):
         return self.harm.seen
 
     def restored(self, data: Mapping[str, Any]) -> "AgreementEvidence":
-        seen, capped = Agreement(**data["seen"]), self.capped.restored(data["capped"])
-        return AgreementEvidence(replace(self.harm, seen=seen), replace(self.clear, seen=seen), capped)
+        return self._restored(Agreement(**data["seen"]), data)
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,8 +104,7 @@ class DifferenceEvidence(PairedEvidence[DifferenceProcess]):
         return {"seen": [[b, n] for b, n in sorted(self.seen.bins.items())], "capped": self.capped.to_json()}
 
     def restored(self, data: Mapping[str, Any]) -> "DifferenceEvidence":
-        seen, capped = Differences({int(b): int(n) for b, n in data["seen"]}), self.capped.restored(data["capped"])
-        return DifferenceEvidence(replace(self.harm, seen=seen), replace(self.clear, seen=seen), capped)
+        return self._restored(Differences({int(b): int(n) for b, n in data["seen"]}), data)
 
 
 @dataclass(frozen=True, slots=True)
@@ -125,5 +128,4 @@ class QualityEvidence(PairedEvidence[BettingProcess]):
         return self.harm.seen
 
     def restored(self, data: Mapping[str, Any]) -> "QualityEvidence":
-        seen, capped = PairedLabels(**data["seen"]), self.capped.restored(data["capped"])
-        return QualityEvidence(replace(self.harm, seen=seen), replace(self.clear, seen=seen), capped)
+        return self._restored(PairedLabels(**data["seen"]), data)

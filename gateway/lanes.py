@@ -12,8 +12,8 @@ from gateway.routes import HASH_RANGE, Route
 from gateway.upstream import Server
 from gateway.windows import Role
 
-OPENS_AFTER = 8
-"""Failures in a row, without one good answer between, after which a breaker opens."""
+OPENS_AFTER, OPENS_UNPROVEN_AFTER = 8, 3
+"""Failures in a row after which a breaker opens: of a release that answered well before, and of one that never did."""
 PROBE_S, PROBE_MOST_S = 0.5, 8.0
 """How long an open breaker waits before it lets one request try; doubled with every try that failed."""
 SILENT_IN_FLIGHT, SILENT_S, SILENT_TIMES = 4, 0.8, 10.0
@@ -30,17 +30,18 @@ class Waiting(Protocol):
 class Breaker:
     """Opens when a release only fails, at once and on the spot; the control plane decides later and from more."""
 
-    __slots__ = ("_probe_at_s", "_wait_s", "failures")
+    __slots__ = ("_probe_at_s", "_wait_s", "failures", "opens_after")
 
     def __init__(self) -> None:
         self.failures = 0
-        """In a row; a good answer sets it back."""
+        """In a row."""
+        self.opens_after = OPENS_UNPROVEN_AFTER
         self._wait_s = PROBE_S
         self._probe_at_s = 0.0
 
     def lets_pass(self, now_s: float) -> bool:
         """May a request be sent? When it is open, one now and then may."""
-        if self.failures < OPENS_AFTER:
+        if self.failures < self.opens_after:
             return True
         if now_s < self._probe_at_s:
             return False
@@ -51,13 +52,17 @@ class Breaker:
     def failed(self, now_s: float) -> bool:
         """True when it opens now."""
         self.failures += 1
-        return self.failures == OPENS_AFTER and self._open(now_s)
+        return self.failures == self.opens_after and self._open(now_s)
+
+    def answered(self) -> None:
+        """A good answer came."""
+        self.failures, self.opens_after = 0, OPENS_AFTER
 
     def fell_silent(self, now_s: float) -> bool:
         """True when it opens now."""
-        if self.failures >= OPENS_AFTER:
+        if self.failures >= self.opens_after:
             return False
-        self.failures = OPENS_AFTER
+        self.failures = self.opens_after
         return self._open(now_s)
 
     def _open(self, now_s: float) -> bool:
@@ -130,7 +135,7 @@ class Lane:
     def answered(self, now_s: float, latency_s: float) -> None:
         self.answered_s = now_s
         self.mean_s += _MEAN_SHARE * (latency_s - self.mean_s)
-        self.breaker.failures = 0
+        self.breaker.answered()
 
     def is_silent(self, now_s: float, stable: "Lane") -> bool:
         """Do requests wait here while not one is answered, for much longer than stable takes?"""

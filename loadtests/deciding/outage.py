@@ -1,10 +1,9 @@
 """A candidate that fails every request: how soon it is gone, and how many requests met it.
 
 Requests come one by one at 50/s, of which the default plan's first live stage sends 5 % to the candidate. The gateway's
-own breaker (`gateway.lanes.Breaker`) stands before it: it opens after OPENS_AFTER failures in a row, and what it
-diverts is answered by stable and charged all the same. The engine hears of it once a second. How fast a real gateway
-stops, and that no client sees a failure, is measured there (`tests/gateway/test_gateway_overload.py`); here failures
-come as seldom as the candidate's requests do, and the engine is often the first.
+own breaker (`gateway.lanes.Breaker`) stands before it: it opens after OPENS_UNPROVEN_AFTER failures of a release that
+never answered well, and what it diverts is answered by stable and charged all the same. The engine hears of it once a
+second. That no client sees a failure is tested with a real gateway (`tests/gateway/test_gateway_overload.py`).
 """
 
 from dataclasses import dataclass

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from gateway.lanes import OPENS_AFTER, PROBE_S, Breaker
+from gateway.lanes import OPENS_AFTER, OPENS_UNPROVEN_AFTER, PROBE_S, Breaker
 from tests.gateway.fakes import OK, FakeServer, LoopThread, after, hangs, http_answer, says
 from tests.gateway.harness import Client, Gateway, eventually, get, infer, route, running, table
 
@@ -111,7 +111,7 @@ def test_a_candidate_that_only_fails_soon_gets_no_traffic(pair: tuple[FakeServer
         for _ in range(200):
             answer = client.ask(infer("m"))
             assert (answer.status, answer.headers["x-sluice-fallback"]) == (200, "m/2")
-        assert OPENS_AFTER <= len(candidate.requests) <= OPENS_AFTER + 3
+        assert OPENS_UNPROVEN_AFTER <= len(candidate.requests) <= OPENS_UNPROVEN_AFTER + 3
         eventually(lambda: sum(gateway.counted("m", release="2").values()) == 200)
         assert not gateway.counted("m", release="1")
         candidate.behave = OK
@@ -163,7 +163,7 @@ def test_a_slow_candidate_is_not_silent_when_stable_is_as_slow(
 
 def test_an_open_breaker_lets_one_request_try_now_and_then() -> None:
     breaker = Breaker()
-    for _ in range(OPENS_AFTER - 1):
+    for _ in range(OPENS_UNPROVEN_AFTER - 1):
         assert not breaker.failed(0.0)
     assert breaker.lets_pass(0.0)
     assert breaker.failed(0.0)
@@ -175,8 +175,17 @@ def test_an_open_breaker_lets_one_request_try_now_and_then() -> None:
     ]
     assert not breaker.failed(PROBE_S)
     assert not breaker.lets_pass(2 * PROBE_S) and breaker.lets_pass(3 * PROBE_S)
-    breaker.failures = 0
+    breaker.answered()
     assert all(breaker.lets_pass(3 * PROBE_S) for _ in range(10))
+
+
+def test_who_answered_well_before_may_fail_more_often_in_a_row() -> None:
+    breaker = Breaker()
+    breaker.answered()
+    assert not any(breaker.failed(0.0) for _ in range(OPENS_AFTER - 1))
+    assert breaker.lets_pass(0.0)
+    assert breaker.failed(0.0)
+    assert not breaker.lets_pass(0.0)
 
 
 # Deadlines

@@ -22,7 +22,7 @@ from loadtests.deciding.outage import outage
 from loadtests.deciding.pairs import PAIR_CELLS
 from loadtests.deciding.plots import plot
 from loadtests.deciding.report import bars_of, outage_rows, rows_of, table_of, table_of_bars, tick_rows
-from loadtests.deciding.running import on_all_cores
+from loadtests.deciding.running import Ended, on_all_cores
 from loadtests.deciding.tick import tick_ms
 
 OUT = Path("build/bench")
@@ -30,6 +30,7 @@ NULL_RUNS, RUNS = 10_000, 2_000
 QUICK_NULL_RUNS, QUICK_RUNS = 200, 100
 OUTAGE, TICK = "fails_everything", "tick"
 OUTAGES, TICK_MODELS = 2_000, (10, 50, 100, 200)
+INTERRUPTED = 130
 NAMED_MOST = 5
 """Of the cells asked for: so many stand in the file's name."""
 NAMES = [*CELLS, *PAIR_CELLS, OUTAGE, TICK]
@@ -41,17 +42,18 @@ def bench(
     only: Annotated[list[str] | None, typer.Option(help=f"One of {', '.join(NAMES)}.")] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print the document, not tables.")] = False,
 ) -> None:
-    """Simulate rollouts. Exit code 1 when a bar does not hold."""
+    """Simulate rollouts. Exit code 1 when a bar does not hold; stopped, what is done is written and the code is 130."""
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     names = only or NAMES
     if unknown := set(names) - set(NAMES):
         raise typer.BadParameter(f"there is no cell {', '.join(sorted(unknown))}; known are {', '.join(NAMES)}")
-    rows = _ticks() if TICK in names else []  # Alone on its core, before the others.
+    ticks = _ticks() if TICK in names else []  # Alone on its core, before the others.
+    outages = _outages(quick) if OUTAGE in names else []
     counts = _counts(names, quick, runs)
-    with _progress() as progress:
-        tasks = {name: progress.add_task(name, total=count) for name, count in counts.items()}
-        found = on_all_cores(counts, lambda name, done: progress.advance(tasks[name], done))
-    rows = [*rows_of(found), *(_outages(quick) if OUTAGE in names else []), *rows]
+    found = _run(counts)
+    left_out = [name for name in counts if name not in found]
+    counts = {name: counts[name] for name in found}
+    rows = [*rows_of(found), *outages, *ticks]
     bars = bars_of(found)
     plots = plot(found, OUT / "decisions")
     path = OUT / f"{'-'.join(['decisions', *(only or [])[:NAMED_MOST]])}.json"
@@ -63,7 +65,24 @@ def bench(
         console = Console(width=132)
         console.print(table_of(found), table_of_bars(rows, bars), sep="\n")
         console.print(f"written to {path}", *map(str, plots))
+    if left_out:
+        typer.echo(f"stopped: left out are {', '.join(left_out)}", err=True)
+        raise typer.Exit(INTERRUPTED)
     raise typer.Exit(exit_code(rows, bars))
+
+
+def _run(counts: Mapping[str, int]) -> dict[str, dict[str, list[Ended]]]:
+    """All cells; stopped (Ctrl-C, SIGTERM), those that are done."""
+    found = {}
+    with _progress() as progress:
+        tasks = {name: progress.add_task(name, total=count) for name, count in counts.items()}
+        try:
+            for name, by_method in on_all_cores(counts, lambda name, done: progress.advance(tasks[name], done)):
+                found[name] = by_method
+                progress.console.print(f"{name}: done")
+        except KeyboardInterrupt:
+            pass
+    return found
 
 
 def _counts(names: Sequence[str], quick: bool, wanted: int | None) -> dict[str, int]:

@@ -1,6 +1,7 @@
 """Lets many rollouts of a cell pass, on all cores, and sums up what each method did."""
 
 import os
+import signal
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
@@ -120,16 +121,20 @@ def outages(seeds: Sequence[int]) -> list[Outage]:
 
 def on_all_cores(
     names: Mapping[str, int], advance: Callable[[str, int], None], first_seed: int = 0
-) -> dict[str, dict[str, list[Ended]]]:
-    """So many runs of each cell. `advance` is told of each part that is done."""
-    found: dict[str, dict[str, list[Ended]]] = {name: defaultdict(list) for name in names}
-    with ProcessPoolExecutor(os.cpu_count()) as pool:
+) -> Iterator[tuple[str, dict[str, list[Ended]]]]:
+    """So many runs of each cell, a cell as it is done. `advance` is told of each part."""
+    with ProcessPoolExecutor(os.cpu_count(), initializer=_leave_ctrl_c_to_the_parent) as pool:
         for name, count in names.items():
+            found: dict[str, list[Ended]] = defaultdict(list)
             for part in pool.map(partial(rollouts, name), _chunks(count, first_seed)):
                 for method, ended in part.items():
-                    found[name][method] += ended
+                    found[method] += ended
                 advance(name, len(part[OURS]))
-    return {name: dict(by_method) for name, by_method in found.items()}
+            yield name, dict(found)
+
+
+def _leave_ctrl_c_to_the_parent() -> None:
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
 
 
 def _chunks(count: int, first_seed: int) -> Iterable[Sequence[int]]:

@@ -42,7 +42,7 @@ def said(table: Table) -> str:
 @pytest.fixture(scope="module")
 def found() -> dict[str, dict[str, list[Ended]]]:
     names = ("aa", "arm_bursts_3", "errors_2pct", "slower_1.5", "accuracy_paired", "beyond_clear.errors")
-    return on_all_cores(dict.fromkeys(names, RUNS), lambda _name, _done: None)
+    return dict(on_all_cores(dict.fromkeys(names, RUNS), lambda _name, _done: None))
 
 
 @pytest.mark.parametrize("cell", ["aa", "arm_bursts_3"])

@@ -1,6 +1,7 @@
 """The engine's table: every state with every event, and the ways of a rollout."""
 
 from dataclasses import replace
+from itertools import permutations
 
 import pytest
 
@@ -296,3 +297,17 @@ def test_windows_that_are_late_or_told_twice_move_no_clock_and_count_as_the_runn
     assert story.state.clock == before.clock
     assert story.state.evidence.errors.capped.harm.block == before.evidence.errors.capped.harm.block
     assert story.state.evidence.errors.size == before.evidence.errors.size + 100
+
+
+def test_windows_of_one_block_show_the_same_harm_in_whatever_order_they_arrive():
+    """What they clear is the most that was shown at any look, and depends on when one looked."""
+    facts = [good_second(0.1, failing=failing, slower=slower) for failing, slower in ((0.0, 0), (0.02, 3), (0.3, -9))]
+    found = []
+    for order in permutations(facts):
+        story = story_in(Status.CANARY)
+        story.let_pass(4)
+        for fact in order:
+            story.tell(fact, after=0.01)
+        guards = [story.state.evidence.of(guard) for guard in (Guard.ERRORS, Guard.LATENCY)]
+        found.append([value for one in guards for value in (one.log_harm, one.size)])
+    assert all(values == pytest.approx(found[0], rel=1e-9) for values in found)

@@ -1,6 +1,7 @@
 """Windows, predictions and labels as the facts that the engine is told."""
 
 from dataclasses import replace
+from itertools import permutations
 
 import pytest
 
@@ -33,6 +34,17 @@ def test_windows_of_gateways_add_and_weights_never_mix() -> None:
     first, second = observed(STATE, [WINDOW, other_gateway, later], (), ()).comparisons
     assert (first.weight, first.candidate.requests) == (0.25, 20)
     assert (second.weight, second.candidate.requests) == (0.5, 10)
+
+
+def test_the_order_in_which_windows_arrive_says_nothing() -> None:
+    windows = [
+        replace(WINDOW, revision=revision, weight=weight, release=release, sequence=second, started_at=second)
+        for revision, weight in ((5, 0.25), (6, 0.5))
+        for release in (1, 2)
+        for second in (100, 101)
+    ]
+    seen = observed(STATE, windows, (), ())
+    assert all(observed(STATE, [*order, *windows[5:]], (), ()) == seen for order in permutations(windows[:5]))
 
 
 @pytest.mark.parametrize(

@@ -14,12 +14,12 @@ from gateway.routes import Route
 from rollout.decision.events import Event, PoolBecameReady, PoolFailed
 from rollout.decision.instructions import Announce, ReplaceRoute, StartPool, StopPool
 from rollout.decision.state import Rollout
-from rollout.errors import StoppingError
+from rollout.errors import DatabaseError, NotLeaderError, StoppingError
+from rollout.leading import Leadership
 from rollout.pools.errors import PoolError
 from rollout.routing import Routing
 from rollout.serving import Serving
 from rollout.store import rollouts
-from rollout.store.database import Database
 from rollout.store.rollouts import Owed
 
 RETRY_S = 1.0
@@ -35,7 +35,7 @@ Tell = Callable[[int, Event, int], None]
 class Means:
     """What instructions are carried out with."""
 
-    database: Database
+    database: Leadership
     serving: Serving
     routing: Routing
     drain_timeout_s: float
@@ -78,21 +78,33 @@ class Carrier:
 
     def _carry_all(self, rollout: int) -> None:
         while not self._stopping.is_set():
-            mine = self._owed(rollout)
-            if not mine:
-                with self._lock:
-                    self._busy.discard(rollout)
-                self.kick()  # Something may have become owed since the look above.
-                return
             try:
+                mine = self._owed(rollout)
+                if not mine:
+                    self._finish(rollout)
+                    return
                 self._carry(mine[0])
             except StoppingError:
                 return
+            except NotLeaderError as exc:
+                log.warning("rollout %d: what is owed is left to the leader (%s)", rollout, exc)
+                with self._lock:
+                    self._busy.discard(rollout)
+                return
+            except DatabaseError as exc:
+                log.error("rollout %d: %s", rollout, exc)
+                self._stopping.wait(RETRY_S)
             except Exception:
                 log.exception("rollout %d: %r could not be carried out; trying again", rollout, mine[0].instruction)
                 self._stopping.wait(RETRY_S)
 
+    def _finish(self, rollout: int) -> None:
+        with self._lock:
+            self._busy.discard(rollout)
+        self.kick()  # Something may have become owed since the look.
+
     def _carry(self, owed: Owed) -> None:
+        self._means.database.check()
         with self._means.database.reading() as connection:
             state = rollouts.get(connection, owed.rollout).state
         fact = self._do(owed.rollout, state, owed)

@@ -1,6 +1,7 @@
 """Settings of the control plane and of `sluice up`: one TOML file, parsed once, unknown keys refused."""
 
 import difflib
+import os
 import tomllib
 from pathlib import Path
 from typing import Any
@@ -20,6 +21,9 @@ class ControlSettings(BaseModel):
     listen: str = Field("127.0.0.1:8080", pattern=ADDRESS)
     home: str = ".sluice"
     """Holds the database, the pools' logs and the gateway's last route table."""
+    database: str = ""
+    """sqlite:///PATH or postgresql://USER@HOST/NAME; empty: SQLite in `home`. A password is better given by
+    SLUICE_DATABASE, which goes before, or by PostgreSQL's own ~/.pgpass."""
     repository: str = "models"
     """The model repository that `sluice export` publishes to."""
     tick_s: float = Field(1.0, gt=0, le=60)
@@ -32,6 +36,10 @@ class ControlSettings(BaseModel):
     @property
     def home_path(self) -> Path:
         return Path(self.home).resolve()
+
+    @property
+    def database_url(self) -> str:
+        return os.environ.get("SLUICE_DATABASE") or self.database or f"sqlite:///{self.home_path / 'control.db'}"
 
     @property
     def repository_path(self) -> Path:

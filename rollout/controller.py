@@ -2,9 +2,10 @@
 
 Every fact goes through `_tell`: read the state, ask the engine, store the new state with what it owes and its line of
 history in one transaction, then have the instructions carried out. So whatever was announced was stored before, and a
-control plane that is killed goes on with the same evidence.
+control plane that is killed goes on with the same evidence. Only the leader does any of it (see `leading`).
 """
 
+import contextlib
 import logging
 import secrets
 import threading
@@ -22,13 +23,14 @@ from rollout.decision import engine
 from rollout.decision.events import Aborted, Approved, Event, Held, PoolLost, Resumed, RolloutStarted
 from rollout.decision.rules import Plan
 from rollout.decision.verdict import progress
-from rollout.errors import ConflictError, NotFoundError, RefusedError
+from rollout.errors import ConflictError, DatabaseError, NotFoundError, NotLeaderError, RefusedError
+from rollout.leading import RENEW_S, Leadership
 from rollout.observing import not_counted, observed
 from rollout.pools.errors import PoolError
 from rollout.routing import Routing
 from rollout.serving import Key, Serving
 from rollout.store import history, observations, rollouts, routes
-from rollout.store.database import Database
+from rollout.store.database import Transactions
 from rollout.store.history import Entry
 from rollout.store.rollouts import StoredRollout
 
@@ -45,35 +47,68 @@ class Controller:
     """Owns all rollouts. `start` and `stop` run its clock; everything else may be called from any thread."""
 
     def __init__(
-        self, database: Database, serving: Serving, routing: Routing, repository: Path, *, tick_s: float,
+        self, leadership: Leadership, serving: Serving, routing: Routing, repository: Path, *, tick_s: float,
         drain_timeout_s: float, kept_observations_s: float, now: Callable[[], float] = time.time,
     ) -> None:  # fmt: skip
-        self._database = database
+        self._leadership = leadership
+        self._database: Transactions = leadership
         self._serving = serving
         self._routing = routing
         self._repository = repository
         self._tick_s = tick_s
         self._kept_observations_s = kept_observations_s
         self._now = now
-        self._carrier = Carrier(Means(database, serving, routing, drain_timeout_s), self._tell_done)
+        self._carrier = Carrier(Means(leadership, serving, routing, drain_timeout_s), self._tell_done)
         self._lock = threading.RLock()
         self._stopping = threading.Event()
-        self._thread = threading.Thread(target=self._run, name="controller", daemon=True)
+        self._threads = [
+            threading.Thread(target=run, name=name, daemon=True)
+            for name, run in (("controller", self._run), ("lease", self._keep_lease))
+        ]
+        self._term: int | None = None
+        """The term whose beginning was seen to."""
         self._brought_back: dict[Key, float] = {}
         self._forgot_at = 0.0
 
     def start(self) -> None:
-        """Adopt living pools, take up what is owed, and begin to tick."""
-        for process in self._serving.adopt():
-            log.info("adopted %s/%d (pid %d)", process.model, process.release, process.pid)
-        self._carrier.kick()
-        self._thread.start()
+        """Lead if nobody else does, and begin to tick. Raises DatabaseError."""
+        self._seek()
+        for thread in self._threads:
+            thread.start()
 
     def stop(self) -> None:
-        """Stop deciding. Pools and gateways serve on."""
+        """Stop deciding, and let another lead. Pools and gateways serve on."""
         self._stopping.set()
         self._carrier.stop()
-        self._thread.join(timeout=10.0)
+        for thread in self._threads:
+            thread.join(timeout=10.0)
+        with contextlib.suppress(DatabaseError):
+            self._leadership.resign()
+
+    # Leading
+
+    def _keep_lease(self) -> None:
+        while not self._stopping.wait(RENEW_S):
+            try:
+                self._seek()
+            except DatabaseError as exc:
+                log.error("%s", exc)
+
+    def _seek(self) -> None:
+        before = self._leadership.term
+        if self._leadership.seek():
+            if self._leadership.term != self._term:
+                self._take_over()
+        elif before is not None:
+            log.warning("another control plane leads now; this one follows")
+
+    def _take_over(self) -> None:
+        """Adopt living pools and take up what is owed, as the leader before left them."""
+        self._routing.reload()
+        for process in self._serving.adopt():
+            log.info("adopted %s/%d (pid %d)", process.model, process.release, process.pid)
+        self._term = self._leadership.term
+        self._carrier.kick()
 
     # What engineers ask
 
@@ -188,7 +223,14 @@ class Controller:
     def _run(self) -> None:
         while not self._stopping.wait(self._tick_s):
             try:
-                self.tick()
+                if self._term is not None and self._term == self._leadership.term:
+                    self.tick()
+                else:
+                    self._routing.refresh()
+            except NotLeaderError as exc:
+                log.warning("%s", exc)
+            except DatabaseError as exc:
+                log.error("a tick failed, the next one tries again: %s", exc)
             except Exception:
                 log.exception("a tick failed; the next one tries again")
 

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from gateway.routes import Route, RouteTable
 from rollout.errors import StoppingError
 from rollout.store import routes
-from rollout.store.database import Database
+from rollout.store.database import Transactions
 
 SPEAK_S = 3.0
 """A living gateway reports every second."""
@@ -36,27 +36,37 @@ class Heartbeat:
 class Routing:
     """The table in force and the gateways that serve by it. Safe to use from several threads."""
 
-    def __init__(self, database: Database, gateway_timeout_s: float) -> None:
+    def __init__(self, database: Transactions, gateway_timeout_s: float) -> None:
         self._database = database
         self._gateway_timeout_s = gateway_timeout_s
         self._heartbeats: dict[str, Heartbeat] = {}
         self._waiting: set[tuple[asyncio.AbstractEventLoop, asyncio.Event]] = set()
         self._changing = threading.Lock()
         self._lock = threading.Lock()
-        self._started_s = time.monotonic()
         self._stopping = threading.Event()
-        with database.reading() as connection:
-            self._table = routes.current(connection)
+        self.reload()
 
     @property
     def table(self) -> RouteTable:
         return self._table
 
+    def reload(self) -> None:
+        """Begin anew with the stored table: gateways are still to be heard of."""
+        self._started_s = time.monotonic()
+        self._heartbeats.clear()
+        with self._database.reading() as connection:
+            self._table = routes.current(connection)
+
+    def refresh(self) -> None:
+        """Show the table that another control plane put in force."""
+        with self._database.reading() as connection:
+            self._table = routes.current(connection)
+
     def change(self, model: str, change: Callable[[Route | None], Route]) -> RouteTable:
         """Store a model's changed route under the next version, then hand it to the gateways that wait."""
         with self._changing:
-            route = change(self._table.routes.get(model))
             with self._database.writing() as connection:
+                route = change(routes.current(connection).routes.get(model))
                 table = routes.replace_route(connection, route, time.time())
             self._table = table
         with self._lock:

@@ -13,6 +13,7 @@ from rollout.api.context import Context
 from rollout.config import ControlSettings
 from rollout.controller import Controller
 from rollout.errors import ControlError
+from rollout.leading import Leadership
 from rollout.pools.seam import PoolHost
 from rollout.routing import Routing
 from rollout.serving import Serving
@@ -21,11 +22,12 @@ from rollout.store.database import Database
 
 def build(settings: ControlSettings, host: PoolHost) -> FastAPI:
     """The control plane on `host`'s pools. Raises DatabaseError when its database cannot be used."""
-    database = Database.open(settings.home_path / "control.db")
+    database = Database.open(settings.database_url)
+    leadership = Leadership(database, settings.url)
     serving = Serving(host, settings.repository_path)
-    routing = Routing(database, settings.gateway_timeout_s)
+    routing = Routing(leadership, settings.gateway_timeout_s)
     controller = Controller(
-        database, serving, routing, settings.repository_path, tick_s=settings.tick_s,
+        leadership, serving, routing, settings.repository_path, tick_s=settings.tick_s,
         drain_timeout_s=settings.drain_timeout_s, kept_observations_s=settings.kept_observations_s,
     )  # fmt: skip
 
@@ -37,7 +39,7 @@ def build(settings: ControlSettings, host: PoolHost) -> FastAPI:
         database.close()
 
     app = FastAPI(title="Sluice control plane", version="1", lifespan=life)
-    app.state.context = Context(database, controller, routing, serving, settings.repository_path)
+    app.state.context = Context(leadership, controller, routing, serving, settings.repository_path)
     app.add_exception_handler(ControlError, _refused)
     for part in (rollouts, catalogue, gateways):
         app.include_router(part.router)

@@ -6,14 +6,14 @@ from pathlib import Path
 from fastapi import Request
 
 from rollout.controller import Controller
+from rollout.leading import Leadership
 from rollout.routing import Routing
 from rollout.serving import Serving
-from rollout.store.database import Database
 
 
 @dataclass(frozen=True, slots=True)
 class Context:
-    database: Database
+    database: Leadership
     controller: Controller
     routing: Routing
     serving: Serving

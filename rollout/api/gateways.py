@@ -12,6 +12,7 @@ from exporter.release import ReleaseError, read_release, release_folder
 from gateway.samples import Label, Sample
 from gateway.windows import Window
 from rollout.api.context import Context, context_of
+from rollout.errors import NotLeaderError
 from rollout.observing import is_sound
 from rollout.quality import prediction_of
 from rollout.routing import Heartbeat
@@ -41,7 +42,12 @@ class Report(BaseModel):
 
 @router.get("/routes", response_model=None)
 async def routes(context: Given, after: int = -1, timeout_s: float = LONG_POLL_S) -> dict[str, Any] | Response:
-    """The route table as soon as it is newer than `after`; 204 when it is not within the time."""
+    """The route table as soon as it is newer than `after`; 204 when it is not within the time.
+
+    Only the leader answers: it must know which tables its gateways have.
+    """
+    if context.database.term is None:
+        raise NotLeaderError(context.database.leader)
     table = await context.routing.wait_after(after, min(timeout_s, LONG_POLL_S))
     return Response(status_code=204) if table is None else table.to_json()
 
@@ -54,15 +60,16 @@ def report(report: Report, context: Given) -> dict[str, int]:
     labels = _sound(Label.from_json, report.labels, report)
     outputs = {model: _prediction_output(context, model) for model in {sample.model for sample in samples}}
     predictions = [one for sample in samples if (one := prediction_of(sample, outputs[sample.model]))]
+    now = time.time()
     with context.database.writing() as connection:
-        observations.keep_windows(connection, windows)
+        kept = observations.keep_windows(connection, windows, now)
         observations.keep_predictions(connection, predictions)
-        observations.keep_labels(connection, labels, time.time())
+        observations.keep_labels(connection, labels, now)
     if report.refused:
         log.error("gateway %s refused a route table: %s", report.gateway, report.refused)
     beat = Heartbeat(time.monotonic(), report.applied_version, report.in_flight, report.refused)
     context.routing.heard(report.gateway, beat)
-    return {"windows": len(windows), "predictions": len(predictions), "labels": len(labels)}
+    return {"windows": kept, "predictions": len(predictions), "labels": len(labels)}
 
 
 def _sound(read: Callable[[Any], T], entries: Iterable[dict[str, Any]], report: Report) -> list[T]:

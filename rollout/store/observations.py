@@ -1,15 +1,16 @@
 """What gateways reported: windows, samples and labels. Each is kept once, however often it arrives."""
 
 import json
+from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
-from sqlalchemy import Connection, delete, func, select, update
+from sqlalchemy import Connection, delete, func, insert, select, update
 
 from gateway.samples import Label
 from gateway.windows import Window
 from rollout.store.database import insert_new
-from rollout.store.tables import labels, samples, windows
+from rollout.store.tables import labels, reporters, samples, windows
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,15 +35,63 @@ class Judged:
     truth: tuple[int, ...]
 
 
-def keep_windows(connection: Connection, new: Iterable[Window]) -> None:
+def keep_windows(connection: Connection, new: Iterable[Window], now: float) -> int:
+    """Keep the windows that are not there yet, and note which numbers came; how many were new?"""
+    by_life: dict[tuple[str, str], dict[int, Window]] = defaultdict(dict)
+    for window in new:
+        by_life[window.gateway, window.boot][window.sequence] = window
+    return sum(_keep_of_life(connection, *life, numbered, now) for life, numbered in by_life.items())
+
+
+def _keep_of_life(connection: Connection, gateway: str, boot: str, numbered: dict[int, Window], now: float) -> int:
+    first, last = min(numbered), max(numbered)
+    life = (windows.c.gateway == gateway) & (windows.c.boot == boot)
+    had = set(connection.scalars(select(windows.c.sequence).where(life, windows.c.sequence.between(first, last))))
     rows = [
         {
-            "gateway": window.gateway, "boot": window.boot, "sequence": window.sequence, "model": window.model,
+            "gateway": gateway, "boot": boot, "sequence": sequence, "model": window.model,
             "started_at": window.started_at, "document": json.dumps(window.to_json()),
         }
-        for window in new
+        for sequence, window in numbered.items()
+        if sequence not in had
     ]  # fmt: skip
-    insert_new(connection, windows, rows)
+    if rows:
+        connection.execute(insert(windows), rows)
+    _note_numbers(connection, gateway, boot, (first, last), len(rows), now)
+    return len(rows)
+
+
+def _note_numbers(
+    connection: Connection, gateway: str, boot: str, numbers: tuple[int, int], kept: int, now: float
+) -> None:
+    this_life = (reporters.c.gateway == gateway) & (reporters.c.boot == boot)
+    known = connection.execute(select(reporters).where(this_life)).first()
+    if known is None:
+        row = {"gateway": gateway, "boot": boot, "first": numbers[0], "last": numbers[1]}
+        connection.execute(insert(reporters).values(**row, kept=kept, heard_at=now))
+        return
+    first, last = min(known.first, numbers[0]), max(known.last, numbers[1])
+    connection.execute(
+        update(reporters).where(this_life).values(first=first, last=last, kept=known.kept + kept, heard_at=now)
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class Gap:
+    """Windows of one life of a gateway that never arrived, or that could not be true."""
+
+    gateway: str
+    boot: str
+    missing: int
+    heard_at: float
+
+
+def gaps(connection: Connection, since: float = 0.0) -> list[Gap]:
+    """The gateways with missing windows that were heard of since then."""
+    missing = reporters.c.last - reporters.c.first + 1 - reporters.c.kept
+    query = select(reporters.c.gateway, reporters.c.boot, missing.label("missing"), reporters.c.heard_at)
+    rows = connection.execute(query.where(missing > 0, reporters.c.heard_at >= since).order_by(reporters.c.gateway))
+    return [Gap(row.gateway, row.boot, row.missing, row.heard_at) for row in rows]
 
 
 def keep_predictions(connection: Connection, new: Iterable[Prediction]) -> None:
@@ -113,6 +162,7 @@ def forget_before(connection: Connection, at: float) -> None:
     connection.execute(delete(windows).where(windows.c.started_at < at))
     connection.execute(delete(samples).where(samples.c.at < at))
     connection.execute(delete(labels).where(labels.c.at < at))
+    connection.execute(delete(reporters).where(reporters.c.heard_at < at))
 
 
 def _prediction(row: object) -> Prediction:

@@ -6,6 +6,19 @@ Numbers are never used again (AUTOINCREMENT), since rollouts remember the last o
 from sqlalchemy import BigInteger, Column, Float, Index, Integer, MetaData, String, Table, Text, UniqueConstraint
 
 metadata = MetaData()
+Number = BigInteger().with_variant(Integer, "sqlite")
+"""Of rows that never stop coming. SQLite counts up only what is called INTEGER, and it has 64 bits there."""
+
+leader = Table(
+    "leader",
+    metadata,
+    Column("id", Integer, primary_key=True),
+    Column("term", BigInteger, nullable=False),
+    Column("name", String(512), nullable=False),
+    Column("address", String(256), nullable=False),
+    Column("renewed_at", Float, nullable=False),
+)
+"""One row: the control plane that leads or led last, by the database's clock."""
 
 route_table = Table(
     "route_table",
@@ -26,8 +39,8 @@ rollouts = Table(
     Column("status", String(16), nullable=False),
     Column("state", Text, nullable=False),
     Column("since_version", BigInteger, nullable=False),
-    Column("windows_seen", Integer, nullable=False),
-    Column("samples_seen", Integer, nullable=False),
+    Column("windows_seen", BigInteger, nullable=False),
+    Column("samples_seen", BigInteger, nullable=False),
     Column("created_at", Float, nullable=False),
     Column("updated_at", Float, nullable=False),
     sqlite_autoincrement=True,
@@ -40,7 +53,7 @@ rollouts = Table(
 instructions = Table(
     "instructions",
     metadata,
-    Column("id", Integer, primary_key=True, autoincrement=True),
+    Column("id", Number, primary_key=True, autoincrement=True),
     Column("rollout", Integer, nullable=False, index=True),
     Column("document", Text, nullable=False),
     Column("done_at", Float),
@@ -51,7 +64,7 @@ instructions = Table(
 windows = Table(
     "windows",
     metadata,
-    Column("id", Integer, primary_key=True, autoincrement=True),
+    Column("id", Number, primary_key=True, autoincrement=True),
     Column("gateway", String(128), nullable=False),
     Column("boot", String(64), nullable=False),
     Column("sequence", BigInteger, nullable=False),
@@ -63,10 +76,24 @@ windows = Table(
     sqlite_autoincrement=True,
 )
 
+reporters = Table(
+    "reporters",
+    metadata,
+    Column("gateway", String(128), primary_key=True),
+    Column("boot", String(64), primary_key=True),
+    Column("first", BigInteger, nullable=False),
+    Column("last", BigInteger, nullable=False),
+    Column("kept", BigInteger, nullable=False),
+    Column("heard_at", Float, nullable=False),
+)
+"""Each life of a gateway: its windows are numbered one by one, so those between `first` and `last` that were not kept
+are missing.
+"""
+
 samples = Table(
     "samples",
     metadata,
-    Column("id", Integer, primary_key=True, autoincrement=True),
+    Column("id", Number, primary_key=True, autoincrement=True),
     Column("model", String(128), nullable=False),
     Column("request_id", String(128), nullable=False),
     Column("at", Float, nullable=False),
@@ -84,7 +111,7 @@ samples = Table(
 labels = Table(
     "labels",
     metadata,
-    Column("id", Integer, primary_key=True, autoincrement=True),
+    Column("id", Number, primary_key=True, autoincrement=True),
     Column("model", String(128), nullable=False),
     Column("request_id", String(128), nullable=False),
     Column("at", Float, nullable=False),
@@ -96,7 +123,7 @@ labels = Table(
 history = Table(
     "history",
     metadata,
-    Column("id", Integer, primary_key=True, autoincrement=True),
+    Column("id", Number, primary_key=True, autoincrement=True),
     Column("at", Float, nullable=False),
     Column("author", String(128), nullable=False),
     Column("model", String(128), nullable=False),

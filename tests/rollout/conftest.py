@@ -1,7 +1,9 @@
 """A control plane on a fake host of pools, with a clock and a gateway of the test's own."""
 
 import contextlib
+import secrets
 import socket
+import tempfile
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -18,6 +20,7 @@ from rollout.api.app import build
 from rollout.config import ControlSettings
 from rollout.pools.fake import FakeHost
 from tests.rollout.releases import sample, write_release
+from tests.rollout.servers import PostgresServer, programs
 
 
 class Plane:
@@ -124,11 +127,34 @@ def running(settings: ControlSettings, host: FakeHost) -> Iterator[httpx.Client]
     listener.close()
 
 
+@pytest.fixture(scope="session")
+def postgres(tmp_path_factory: pytest.TempPathFactory) -> Iterator[PostgresServer]:
+    """Outside pytest's own folders, into which no other user may look."""
+    found = programs()
+    if found is None:
+        pytest.skip("PostgreSQL is not installed: `apt-get install postgresql`")
+    with tempfile.TemporaryDirectory(prefix="sluice-postgres-") as folder:
+        Path(folder).chmod(0o755)
+        server = PostgresServer(Path(folder) / "server", found)
+        yield server
+        server.stop()
+
+
+@pytest.fixture(params=["sqlite", "postgresql"])
+def database_url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
+    """An empty database: everything that is kept is tried on both kinds."""
+    if request.param == "sqlite":
+        return f"sqlite:///{tmp_path / 'control.db'}"
+    server: PostgresServer = request.getfixturevalue("postgres")
+    return server.create(f"test_{secrets.token_hex(6)}")
+
+
 @pytest.fixture
-def settings(tmp_path: Path) -> ControlSettings:
+def settings(tmp_path: Path, database_url: str) -> ControlSettings:
     return ControlSettings(
-        home=str(tmp_path / "home"), repository=str(tmp_path / "models"), tick_s=0.05, gateway_timeout_s=0.5
-    )
+        home=str(tmp_path / "home"), repository=str(tmp_path / "models"), tick_s=0.05, gateway_timeout_s=0.5,
+        database=database_url,
+    )  # fmt: skip
 
 
 @pytest.fixture

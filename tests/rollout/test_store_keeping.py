@@ -2,7 +2,6 @@
 
 import contextlib
 import signal
-import sqlite3
 import subprocess
 import sys
 import time
@@ -11,6 +10,8 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from alembic.autogenerate import compare_metadata
+from alembic.migration import MigrationContext
 from sqlalchemy import text
 
 from gateway.routes import Candidate, Route
@@ -24,7 +25,7 @@ from rollout.errors import ConflictError, DatabaseError, NotFoundError
 from rollout.store import history, observations, rollouts, routes
 from rollout.store.database import Database
 from rollout.store.history import Entry
-from rollout.store.observations import Prediction
+from rollout.store.observations import Gap, Prediction
 from rollout.store.tables import metadata
 
 STATE = engine.start("digits", 2, 1, Plan(), "salt")
@@ -32,51 +33,62 @@ ROUTE = Route("digits", 0, 1, {1: ("127.0.0.1:1",), 2: ("127.0.0.1:2",)}, Candid
 
 
 @contextlib.contextmanager
-def opened(path: Path) -> Iterator[Database]:
-    database = Database.open(path)
+def opened(url: str) -> Iterator[Database]:
+    database = Database.open(url)
     yield database
     database.close()
 
 
 @pytest.fixture
-def database(tmp_path: Path) -> Iterator[Database]:
-    with opened(tmp_path / "control.db") as database:
+def database(database_url: str) -> Iterator[Database]:
+    with opened(database_url) as database:
         yield database
 
 
-def test_migrations_make_the_tables_that_the_code_uses(database: Database, tmp_path: Path) -> None:
-    with contextlib.closing(sqlite3.connect(tmp_path / "control.db")) as connection:
-        for table in metadata.sorted_tables:
-            found = {row[1] for row in connection.execute(f"PRAGMA table_info({table.name})")}
-            assert found == {column.name for column in table.columns}
-        indexes = {row[0] for row in connection.execute("SELECT name FROM sqlite_master WHERE type = 'index'")}
-    assert {index.name for table in metadata.sorted_tables for index in table.indexes} <= indexes
+def test_migrations_make_the_tables_that_the_code_uses(database: Database) -> None:
+    with database.reading() as connection:
+        assert compare_metadata(MigrationContext.configure(connection), metadata) == []
 
 
 def test_database_is_durable_by_its_settings(database: Database) -> None:
     with database.reading() as connection:
-        assert connection.execute(text("PRAGMA journal_mode")).scalar() == "wal"
-        assert connection.execute(text("PRAGMA synchronous")).scalar() == 2
+        if connection.dialect.name == "sqlite":
+            assert connection.execute(text("PRAGMA journal_mode")).scalar() == "wal"
+            assert connection.execute(text("PRAGMA synchronous")).scalar() == 2
+        else:
+            assert connection.execute(text("SHOW synchronous_commit")).scalar() == "on"
 
 
-def test_opening_twice_changes_nothing(database: Database, tmp_path: Path) -> None:
+def test_opening_twice_changes_nothing(database: Database, database_url: str) -> None:
     with database.writing() as connection:
         rollouts.create(connection, STATE, 0, 1.0)
-    with opened(tmp_path / "control.db") as again, again.reading() as connection:
+    with opened(database_url) as again, again.reading() as connection:
         assert rollouts.get(connection, 1).state == STATE
 
 
 def test_garbage_for_a_database_is_refused(tmp_path: Path) -> None:
     (tmp_path / "control.db").write_bytes(b"this is no database at all" * 100)
     with pytest.raises(DatabaseError, match="move it away"):
-        Database.open(tmp_path / "control.db")
+        Database.open(f"sqlite:///{tmp_path / 'control.db'}")
 
 
-def test_newer_database_is_refused(database: Database, tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("url", "said"),
+    [
+        ("control.db", "no database URL"), ("mysql://u@h/d", "is not known"), ("sqlite://", "forget everything"),
+        ("postgresql://u@127.0.0.1:1/d", "is the server up"), ("sqlite:////proc/control.db", "cannot be used"),
+    ],
+)  # fmt: skip
+def test_urls_that_lead_nowhere_are_refused(url: str, said: str) -> None:
+    with pytest.raises(DatabaseError, match=said):
+        Database.open(url)
+
+
+def test_newer_database_is_refused(database: Database, database_url: str) -> None:
     with database.writing() as connection:
         connection.execute(text("UPDATE alembic_version SET version_num = '9999'"))
-    with pytest.raises(DatabaseError):
-        Database.open(tmp_path / "control.db")
+    with pytest.raises(DatabaseError, match="newer Sluice"):
+        Database.open(database_url)
 
 
 def test_one_rollout_a_model_until_it_ends(database: Database) -> None:
@@ -88,9 +100,9 @@ def test_one_rollout_a_model_until_it_ends(database: Database) -> None:
     ended, _ = engine.handle(begun, Aborted("ada", ""), 2.0)
     with database.writing() as connection:
         rollouts.save(connection, replace(first, state=ended), (), 2.0)
-        rollouts.create(connection, STATE, 0, 3.0)
+        second = rollouts.create(connection, STATE, 0, 3.0)
         assert len(rollouts.active(connection)) == 1
-        assert [one.id for one in rollouts.newest(connection)] == [2, 1]
+        assert [one.id for one in rollouts.newest(connection)] == [second.id, first.id]
 
 
 def test_unknown_rollout(database: Database) -> None:
@@ -133,21 +145,23 @@ def test_rollout_waits_until_the_one_before_owes_nothing(database: Database) -> 
 def test_numbers_are_not_used_again_after_forgetting(database: Database) -> None:
     window = Window("g", "b", 1, 1, "digits", 1, Role.ANSWERED, 0.5, 0.0, 1.0)
     with database.writing() as connection:
-        observations.keep_windows(connection, [window])
+        observations.keep_windows(connection, [window], 5.0)
         seen, _ = observations.last_ids(connection)
         observations.forget_before(connection, 100.0)
-        observations.keep_windows(connection, [replace(window, sequence=2)])
+        observations.keep_windows(connection, [replace(window, sequence=2)], 5.0)
         assert len(observations.windows_after(connection, "digits", seen)[0]) == 1
 
 
 def test_observations_are_kept_once(database: Database) -> None:
     window = Window("g", "b", 1, 1, "digits", 1, Role.ANSWERED, 0.5, 0.0, 1.0)
     prediction = Prediction("r1", "digits", 10.0, 1, (3,), 2, (4,))
+    kept: list[int] = []
     with database.writing() as connection:
         for _ in range(3):
-            observations.keep_windows(connection, [window, window])
+            kept.append(observations.keep_windows(connection, [window, window], 5.0))
             observations.keep_predictions(connection, [prediction])
             observations.keep_labels(connection, [Label("r1", "digits", (3,))], 11.0)
+        assert kept == [1, 0, 0]
         assert observations.windows_after(connection, "digits", 0) == ([window], 1)
         assert observations.predictions_after(connection, "digits", 0) == ([prediction], 1)
         assert observations.windows_after(connection, "digits", 1) == ([], 1)
@@ -158,6 +172,21 @@ def test_observations_are_kept_once(database: Database) -> None:
         assert observations.newly_judged(connection, "digits", 2, 0.0) == []
         observations.forget_before(connection, 100.0)
         assert observations.last_ids(connection) == (0, 0)
+
+
+def test_missing_windows_are_known_until_they_come(database: Database) -> None:
+    windows = [Window("g", "b", number, 1, "digits", 1, Role.ANSWERED, 0.5, 0.0, 1.0) for number in range(3, 9)]
+    with database.writing() as connection:
+        observations.keep_windows(connection, windows[:2], 1.0)
+        assert observations.gaps(connection) == []
+        observations.keep_windows(connection, windows[4:], 2.0)
+        assert observations.gaps(connection) == [Gap("g", "b", 2, 2.0)]
+        observations.keep_windows(connection, windows[1:3], 3.0)
+        assert observations.gaps(connection) == [Gap("g", "b", 1, 3.0)]
+        assert observations.gaps(connection, since=4.0) == []
+        observations.keep_windows(connection, windows, 4.0)
+        assert observations.gaps(connection) == []
+        assert len(observations.windows_after(connection, "digits", 0)[0]) == 6
 
 
 def test_history_shows_where_it_was_changed(database: Database) -> None:
@@ -173,11 +202,10 @@ def test_history_shows_where_it_was_changed(database: Database) -> None:
 
 WRITER = """
 import sys
-from pathlib import Path
 from rollout.store import history
 from rollout.store.database import Database
 from rollout.store.history import Entry
-database = Database.open(Path(sys.argv[1]))
+database = Database.open(sys.argv[1])
 number = 0
 while True:
     with database.writing() as connection:
@@ -190,16 +218,15 @@ while True:
 
 
 @pytest.mark.parametrize("after_s", [0.0, 0.03, 0.1])
-def test_what_was_acknowledged_is_there_after_a_kill_and_nothing_by_halves(tmp_path: Path, after_s: float) -> None:
-    path = tmp_path / "control.db"
-    Database.open(path).close()
-    with subprocess.Popen([sys.executable, "-c", WRITER, str(path)], stdout=subprocess.PIPE, text=True) as writer:
+def test_what_was_acknowledged_is_there_after_a_kill_and_nothing_by_halves(database_url: str, after_s: float) -> None:
+    Database.open(database_url).close()
+    with subprocess.Popen([sys.executable, "-c", WRITER, database_url], stdout=subprocess.PIPE, text=True) as writer:
         assert writer.stdout is not None
         writer.stdout.readline()
         time.sleep(after_s)
         writer.send_signal(signal.SIGKILL)
         acknowledged = 1 + len(writer.stdout.readlines())
-    with opened(path) as database, database.reading() as connection:
+    with opened(database_url) as database, database.reading() as connection:
         kept = history.entries(connection, limit=100_000)
         assert history.first_broken(connection) is None
     assert len(kept) % 2 == 0

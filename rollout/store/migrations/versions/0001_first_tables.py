@@ -5,6 +5,7 @@ from sqlalchemy import BigInteger, Column, Float, Integer, String, Text, UniqueC
 
 revision = "0001"
 down_revision = None
+Number = BigInteger().with_variant(Integer, "sqlite")
 
 
 def upgrade() -> None:
@@ -28,15 +29,15 @@ def _make_rollouts() -> None:
         Column("status", String(16), nullable=False),
         Column("state", Text, nullable=False),
         Column("since_version", BigInteger, nullable=False),
-        Column("windows_seen", Integer, nullable=False),
-        Column("samples_seen", Integer, nullable=False),
+        Column("windows_seen", BigInteger, nullable=False),
+        Column("samples_seen", BigInteger, nullable=False),
         Column("created_at", Float, nullable=False),
         Column("updated_at", Float, nullable=False),
         sqlite_autoincrement=True,
     )
     op.create_table(
         "instructions",
-        Column("id", Integer, primary_key=True, autoincrement=True),
+        Column("id", Number, primary_key=True, autoincrement=True),
         Column("rollout", Integer, nullable=False, index=True),
         Column("document", Text, nullable=False),
         Column("done_at", Float),
@@ -44,7 +45,7 @@ def _make_rollouts() -> None:
     )
     op.create_table(
         "history",
-        Column("id", Integer, primary_key=True, autoincrement=True),
+        Column("id", Number, primary_key=True, autoincrement=True),
         Column("at", Float, nullable=False),
         Column("author", String(128), nullable=False),
         Column("model", String(128), nullable=False),
@@ -60,7 +61,7 @@ def _make_rollouts() -> None:
 def _make_observations() -> None:
     op.create_table(
         "windows",
-        Column("id", Integer, primary_key=True, autoincrement=True),
+        Column("id", Number, primary_key=True, autoincrement=True),
         Column("gateway", String(128), nullable=False),
         Column("boot", String(64), nullable=False),
         Column("sequence", BigInteger, nullable=False),
@@ -73,7 +74,7 @@ def _make_observations() -> None:
     op.create_index("windows_by_model", "windows", ["model", "id"])
     op.create_table(
         "samples",
-        Column("id", Integer, primary_key=True, autoincrement=True),
+        Column("id", Number, primary_key=True, autoincrement=True),
         Column("model", String(128), nullable=False),
         Column("request_id", String(128), nullable=False),
         Column("at", Float, nullable=False),
@@ -88,7 +89,7 @@ def _make_observations() -> None:
     op.create_index("samples_waiting", "samples", ["model", "judged", "at"])
     op.create_table(
         "labels",
-        Column("id", Integer, primary_key=True, autoincrement=True),
+        Column("id", Number, primary_key=True, autoincrement=True),
         Column("model", String(128), nullable=False),
         Column("request_id", String(128), nullable=False),
         Column("at", Float, nullable=False),

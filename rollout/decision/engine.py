@@ -25,7 +25,9 @@ from rollout.decision.events import (
     PoolBecameReady,
     PoolFailed,
     PoolLost,
+    Promoted,
     Resumed,
+    RolledBack,
     RolloutStarted,
 )
 from rollout.decision.evidence import Evidence
@@ -39,10 +41,13 @@ class UnexpectedEventError(ValueError):
     """A fact that cannot follow on this state; names both. Nothing was changed."""
 
 
-def start(model: str, release: int, stable: int | None, plan: Plan, salt: str, attempt: int = 1) -> Rollout:
+def start(
+    model: str, release: int, stable: int | None, plan: Plan, salt: str, attempt: int = 1, direct: str = ""
+) -> Rollout:
     """A rollout of `release` over `stable`; without a stable release it is the model's first.
 
-    `attempt` counts the rollouts of this pair, this one included: each spends less of alpha and beta.
+    `attempt` counts the rollouts of this pair, this one included: each spends less of alpha and beta. With a reason
+    for a `direct` one it is promoted as soon as its pool is ready.
 
     Raises:
         ValueError: the candidate is the stable release.
@@ -50,7 +55,7 @@ def start(model: str, release: int, stable: int | None, plan: Plan, salt: str, a
     if release == stable:
         raise ValueError(f"{model}/{release} is the stable release already")
     spent = plan.attempted(attempt)
-    return Rollout(model, release, stable, spent, salt, Evidence.begin(spent), attempt=attempt)
+    return Rollout(model, release, stable, spent, salt, Evidence.begin(spent), attempt=attempt, direct=direct)
 
 
 def handle(state: Rollout, event: Event, now: float) -> Step:
@@ -157,6 +162,19 @@ def _resume(state: Rollout, event: Resumed) -> Step:
     return resumed, (note,)
 
 
+def _promote(state: Rollout, event: Promoted) -> Step:
+    """At once, or as soon as its pool is ready."""
+    reason = f"promoted by {event.by}: {event.reason}"
+    if state.is_pool_ready:
+        return journey.promote(state, "engineer", reason)
+    note = Announce(f"{state.model}/{state.release} will be promoted as soon as its pool is ready, by {event.by}")
+    return replace(state, direct=reason), (note,)
+
+
+def _roll_back(state: Rollout, event: RolledBack) -> Step:
+    return journey.roll_back(state, "engineer", f"rolled back by {event.by}: {event.reason}")
+
+
 def _abort(state: Rollout, event: Aborted) -> Step:
     decision = journey.decide(state, "engineer", f"aborted by {event.by}: {event.reason}")
     return journey.withdraw(state, Status.ABORTED, decision)
@@ -181,6 +199,8 @@ _WARMING: Mapping[type[Event], Transition] = {
     Observed: _pass_time,
     Held: _hold,
     Approved: _approve,
+    Promoted: _promote,
+    RolledBack: _roll_back,
     Aborted: _abort,
 }
 _ROUTED: Mapping[type[Event], Transition] = {
@@ -190,6 +210,8 @@ _ROUTED: Mapping[type[Event], Transition] = {
     Observed: _observe,
     Held: _hold,
     Approved: _approve,
+    Promoted: _promote,
+    RolledBack: _roll_back,
     Aborted: _abort,
 }
 _HELD: Mapping[type[Event], Transition] = {
@@ -199,6 +221,8 @@ _HELD: Mapping[type[Event], Transition] = {
     Observed: _observe_held,
     Resumed: _resume,
     Approved: _approve,
+    Promoted: _promote,
+    RolledBack: _roll_back,
     Aborted: _abort,
 }
 # What was under way when the rollout ended still arrives; people's wishes come too late.

@@ -95,16 +95,35 @@ class Approved:
 
 
 @dataclass(frozen=True, slots=True)
-class Aborted:
-    """Someone ended the rollout; all traffic goes back to stable."""
+class Promoted:
+    """Someone gives all traffic to the candidate now, whatever the evidence says."""
 
     by: str
     reason: str
 
 
-Event = RolloutStarted | PoolBecameReady | PoolFailed | PoolLost | Observed | Held | Resumed | Approved | Aborted
+@dataclass(frozen=True, slots=True)
+class RolledBack:
+    """Someone found the candidate bad; all traffic goes back to stable."""
+
+    by: str
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class Aborted:
+    """Someone ended the rollout without a finding; all traffic goes back to stable."""
+
+    by: str
+    reason: str
+
+
+Event = (
+    RolloutStarted | PoolBecameReady | PoolFailed | PoolLost | Observed
+    | Held | Resumed | Approved | Promoted | RolledBack | Aborted
+)  # fmt: skip
 
 EVENT_TYPES: tuple[type[Event], ...] = (
-    RolloutStarted, PoolBecameReady, PoolFailed, PoolLost, Observed, Held, Resumed, Approved,
+    RolloutStarted, PoolBecameReady, PoolFailed, PoolLost, Observed, Held, Resumed, Approved, Promoted, RolledBack,
     Aborted,
 )  # fmt: skip

@@ -142,6 +142,8 @@ def leave_warming(state: Rollout) -> Step:
     """The pool is ready: into the first stage, or to promotion when there is nothing to compare with."""
     if state.stable is None:
         return promote(state, "first release", "the model had no release before")
+    if state.direct:
+        return promote(state, "engineer", state.direct)
     if state.approvals_missing or not state.plan.may_go_on(state.clock):
         return state, ()
     return enter_stage(replace(state, routed_at=state.clock, deadline=state.clock + state.plan.longest_s), 0)
@@ -184,14 +186,14 @@ def _step_to(state: Rollout, following: int) -> StepEvidence | None:
 
 def promote(state: Rollout, by: str, reason: str) -> Step:
     """All traffic to the candidate; the old release drains and stops."""
-    promoted = replace(state, status=Status.PROMOTED, decision=decide(state, by, reason))
+    promoted = replace(state, status=Status.PROMOTED, hold=None, decision=decide(state, by, reason))
     stop_old = () if state.stable is None else (StopPool(state.stable),)
     text = f"{state.model}/{state.release} is promoted: {reason}"
     return promoted, (ReplaceRoute(state.release), *stop_old, Announce(text))
 
 
 def roll_back(state: Rollout, by: str, reason: str) -> Step:
-    """All traffic back to stable, because of what was observed."""
+    """All traffic back to stable: the candidate was found bad."""
     return withdraw(state, Status.ROLLED_BACK, decide(state, by, reason))
 
 

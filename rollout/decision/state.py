@@ -108,6 +108,8 @@ class Rollout:
     stage_requests: int = 0
     stage_traffic: int = 0
     attempt: int = 1
+    direct: str = ""
+    """Why it is to be promoted as soon as its pool is ready, without a comparison; empty: it is not."""
     is_extended: bool = False
     is_drift_known: bool = False
     """Someone let the rollout go on although answers drifted."""
@@ -204,6 +206,7 @@ class Rollout:
             "stage_requests": self.stage_requests,
             "stage_traffic": self.stage_traffic,
             "attempt": self.attempt,
+            "direct": self.direct,
             "is_extended": self.is_extended,
             "is_drift_known": self.is_drift_known,
             "approved_by": list(self.approved_by),

@@ -18,7 +18,9 @@ from rollout.decision.events import (
     PoolBecameReady,
     PoolFailed,
     PoolLost,
+    Promoted,
     Resumed,
+    RolledBack,
     RolloutStarted,
 )
 from rollout.decision.evidence import Evidence
@@ -37,15 +39,17 @@ SAMPLES: tuple[Event, ...] = (
     Held("ann", "lunch"),
     Resumed("ann", "back"),
     Approved("ann", "looks good"),
+    Promoted("ann", "it must be"),
+    RolledBack("ann", "it is slow"),
     Aborted("ann", "wrong data"),
 )
 LEGAL = {
     Status.PENDING: {RolloutStarted, Observed, Aborted},
-    Status.WARMING: {PoolBecameReady, PoolFailed, PoolLost, Observed, Held, Approved, Aborted},
-    Status.SHADOW: {PoolBecameReady, PoolFailed, PoolLost, Observed, Held, Approved, Aborted},
-    Status.CANARY: {PoolBecameReady, PoolFailed, PoolLost, Observed, Held, Approved, Aborted},
-    Status.BAKING: {PoolBecameReady, PoolFailed, PoolLost, Observed, Held, Approved, Aborted},
-    Status.HELD: {PoolBecameReady, PoolFailed, PoolLost, Observed, Resumed, Approved, Aborted},
+    Status.WARMING: {PoolBecameReady, PoolFailed, PoolLost, Observed, Held, Approved, Promoted, RolledBack, Aborted},
+    Status.SHADOW: {PoolBecameReady, PoolFailed, PoolLost, Observed, Held, Approved, Promoted, RolledBack, Aborted},
+    Status.CANARY: {PoolBecameReady, PoolFailed, PoolLost, Observed, Held, Approved, Promoted, RolledBack, Aborted},
+    Status.BAKING: {PoolBecameReady, PoolFailed, PoolLost, Observed, Held, Approved, Promoted, RolledBack, Aborted},
+    Status.HELD: {PoolBecameReady, PoolFailed, PoolLost, Observed, Resumed, Approved, Promoted, RolledBack, Aborted},
     **{status: {PoolBecameReady, PoolFailed, PoolLost, Observed} for status in ENDED},
 }
 
@@ -90,6 +94,36 @@ def test_the_first_release_of_a_model_needs_no_comparison():
     assert instructions[0] == ReplaceRoute(1)
     assert not any(isinstance(one, StopPool) for one in instructions)
     assert (story.state.status, story.state.decision.by) == (Status.PROMOTED, "first release")
+
+
+@pytest.mark.parametrize("status", [Status.SHADOW, Status.CANARY, Status.BAKING, Status.HELD])
+def test_someone_may_promote_it_now_whatever_the_evidence_says(status):
+    story = story_in(status)
+    assert story.tell(Promoted("ann", "it must be"))[:2] == (ReplaceRoute(2), StopPool(1))
+    assert (story.state.status, story.state.decision.by) == (Status.PROMOTED, "engineer")
+    assert "promoted by ann: it must be" in story.state.decision.reason
+
+
+def test_who_is_promoted_while_it_warms_is_so_when_it_is_ready_and_not_before():
+    story = story_in(Status.WARMING)
+    assert not any(isinstance(one, ReplaceRoute) for one in story.tell(Promoted("ann", "now")))
+    assert story.state.status is Status.WARMING
+    assert Rollout.from_json(story.state.to_json()) == story.state
+    assert story.tell(PoolBecameReady(2))[:2] == (ReplaceRoute(2), StopPool(1))
+
+
+def test_a_direct_rollout_needs_no_comparison_and_stops_the_one_before():
+    story = Story(start("digits", 1, 2, PLAN, "salt", direct="rolled back by ann: it is slow"))
+    story.tell(RolloutStarted())
+    assert story.tell(PoolBecameReady(1))[:2] == (ReplaceRoute(1), StopPool(2))
+    assert (story.state.status, story.state.decision.by) == (Status.PROMOTED, "engineer")
+
+
+@pytest.mark.parametrize("status", [Status.SHADOW, Status.CANARY, Status.BAKING])
+def test_someone_may_take_it_back(status):
+    story = story_in(status)
+    assert story.tell(RolledBack("ann", "customers call"))[:2] == (ReplaceRoute(1), StopPool(2))
+    assert (story.state.status, story.state.decision.by) == (Status.ROLLED_BACK, "engineer")
 
 
 def test_a_release_is_not_rolled_out_over_itself():

@@ -18,7 +18,9 @@ from rollout.decision.events import (
     PoolBecameReady,
     PoolFailed,
     PoolLost,
+    Promoted,
     Resumed,
+    RolledBack,
     RolloutStarted,
 )
 from rollout.decision.guards import AgreementRules, Guard, Guards
@@ -166,10 +168,20 @@ class AnyRollout(RuleBasedStateMachine):
     def abort(self) -> None:
         self.tell(Aborted("ann", "enough"))
 
+    @precondition(lambda self: self.now > 30.0)
+    @rule(event=st.sampled_from([Promoted("ann", "it must be"), RolledBack("ann", "it is slow")]))
+    def overrule(self, event: Promoted | RolledBack) -> None:
+        self.tell(event)
+
     @rule()
     def restart(self) -> None:
         self.controller = Controller(self.fleet, self.controller.store)
         self.controller.settle()
+
+    @property
+    def is_overruled(self) -> bool:
+        decision = self.controller.state.decision
+        return decision is not None and decision.by == "engineer"
 
     @invariant()
     def the_route_is_sound(self) -> None:
@@ -194,9 +206,9 @@ class AnyRollout(RuleBasedStateMachine):
 
     @invariant()
     def nothing_is_promoted_that_was_not_cleared(self) -> None:
-        """Unless the plan says so in as many words, and then all was measured and nothing shown to be harmful."""
+        """Unless someone or the plan says so in as many words; by the plan all was measured, and no harm shown."""
         state = self.controller.state
-        if state.status is not Status.PROMOTED or state.stable is None or self.was_cleared:
+        if state.status is not Status.PROMOTED or state.stable is None or self.was_cleared or self.is_overruled:
             return
         assert (state.plan.inconclusive, state.decision.by) == (Inconclusive.PROMOTE_IF_UNHARMED, "inconclusive")
         assert all(state.evidence.of(guard).size > 0 for guard in state.plan.guards.required)
@@ -212,7 +224,7 @@ class AnyRollout(RuleBasedStateMachine):
     @invariant()
     def numbers_that_are_not_fit_to_be_compared_lead_nowhere(self) -> None:
         state = self.controller.state
-        if state.evidence.share.is_broken(state.plan):
+        if state.evidence.share.is_broken(state.plan) and not self.is_overruled:
             assert state.status not in (Status.SHADOW, Status.CANARY, Status.BAKING, Status.PROMOTED)
 
     @invariant()

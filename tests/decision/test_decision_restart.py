@@ -145,7 +145,7 @@ def test_all_that_a_state_can_hold_survives_storage_bit_by_bit():
         seen |= {one.name for one in fields(Rollout) if getattr(state, one.name) != getattr(empty, one.name)}
         seen |= {f"evidence.{part}" for part in stored_evidence(state, empty)}
     missing = {one.name for one in fields(Rollout)} | {f"evidence.{one.name}" for one in fields(Evidence)}
-    assert missing - seen == {"model", "release", "stable", "salt", "is_drift_known"}
+    assert missing - seen == {"model", "release", "stable", "salt", "is_drift_known", "direct"}
 
 
 def stored_evidence(state: Rollout, empty: Rollout) -> set[str]:

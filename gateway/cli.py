@@ -35,7 +35,9 @@ def run(
     routes: Annotated[Path | None, typer.Option(help="Static route table (JSON), instead of a control plane.")] = None,
     listen: Annotated[str | None, typer.Option(help="Where clients connect, HOST:PORT.")] = None,
     metrics_listen: Annotated[str | None, typer.Option(help="Where Prometheus scrapes /metrics, HOST:PORT.")] = None,
-    control_url: Annotated[str | None, typer.Option(help="The control plane, http://HOST:PORT.")] = None,
+    control_url: Annotated[
+        str | None, typer.Option(help="The control plane, http://HOST:PORT; several with commas.")
+    ] = None,
     state_dir: StateDir = None,
     name: Annotated[str | None, typer.Option(help="This gateway's name, unique in the fleet.")] = None,
     workers: Annotated[int | None, typer.Option(help="Worker processes; default: one a core.")] = None,

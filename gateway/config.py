@@ -40,7 +40,7 @@ class GatewayConfig:
     listen: str = "127.0.0.1:8000"
     metrics_listen: str = "127.0.0.1:8002"
     control_url: str = ""
-    """The control plane, as http://host:port; empty: routes come from a file."""
+    """The control plane, as http://host:port, or all of them with commas between; empty: routes come from a file."""
     state_dir: str = ".sluice/gateway"
     name: str = "gateway-1"
     workers: int = field(default_factory=lambda: len(os.sched_getaffinity(0)))
@@ -135,8 +135,11 @@ class GatewayConfig:
             if isinstance(value, (int, float)) and not least <= value <= most:  # NaN is not either.
                 wanted = f"at least {least:g}" if value < least or value != value else f"at most {most:.0f}"
                 raise ConfigError(f"gateway setting {one.name!r} must be {wanted}, not {value}")
-        if self.control_url and not CONTROL_URL.fullmatch(self.control_url):
-            raise ConfigError(f"gateway setting 'control_url' must be http://HOST:PORT, not {self.control_url!r}")
+        if self.control_url and not all(map(CONTROL_URL.fullmatch, self.control_url.split(","))):
+            raise ConfigError(
+                f"gateway setting 'control_url' must be http://HOST:PORT, or several with commas between, not"
+                f" {self.control_url!r}"
+            )
 
 
 def parse_address(text: str, setting: str) -> tuple[str, int]:

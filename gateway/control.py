@@ -1,7 +1,8 @@
 """The gateway's line to the control plane: routes by long poll, reports every second, at least once.
 
 The gateway needs the control plane to change, never to serve: while it is away the last table stays and reports wait
-in a bounded backlog, from which samples are dropped first.
+in a bounded backlog, from which samples are dropped first. Of several control planes only the leader takes reports: who
+does not, or does not answer, is left for the next.
 """
 
 import asyncio
@@ -20,6 +21,7 @@ from gateway.routes import RouteTable, RouteTableError
 
 LONG_POLL_S = 25.0
 RETRY_S = 0.5
+REPORT_TIMEOUT_S = 5.0
 KEPT_WITH_SAMPLES = 30
 """Reports beyond the newest this many lose their samples: windows and labels matter more."""
 LABELS_MOST = 100_000
@@ -32,8 +34,11 @@ log = logging.getLogger("sluice.gateway")
 class ControlLink:
     """Carries tables in and reports out until cancelled."""
 
-    def __init__(self, url: str, gateway: str, backlog: int, apply: Callable[[RouteTable], Awaitable[None]]) -> None:
-        self._url = url
+    def __init__(self, urls: str, gateway: str, backlog: int, apply: Callable[[RouteTable], Awaitable[None]]) -> None:
+        """`urls` are those of all control planes, with commas between."""
+        self._urls = deque(url.rstrip("/") for url in urls.split(","))
+        """The one that is asked first."""
+        self._poll: asyncio.Task[httpx.Response] | None = None
         self._gateway = gateway
         self._apply = apply
         self._backlog_most = backlog
@@ -75,16 +80,18 @@ class ControlLink:
 
     async def run(self, version: int) -> None:
         """Fetch tables newer than `version` and send reports, for ever."""
-        client = httpx.AsyncClient(base_url=self._url, timeout=LONG_POLL_S + 10, trust_env=False)
+        client = httpx.AsyncClient(timeout=LONG_POLL_S + 10, trust_env=False)
         async with client, asyncio.TaskGroup() as group:
             group.create_task(self._fetch(client, version))
             group.create_task(self._send(client))
 
     async def _fetch(self, client: httpx.AsyncClient, version: int) -> None:
         while True:
+            url = self._urls[0]
             try:
-                params: dict[str, str | int] = {"after": version, "gateway": self._gateway}
-                answer = await client.get("/v1/gateway/routes", params=params)
+                answer = await self._polled(client, url, version)
+                if answer is None:
+                    continue
                 answer.raise_for_status()
                 self._reached(True)
                 if answer.status_code == 200:
@@ -99,10 +106,28 @@ class ControlLink:
                 await asyncio.sleep(RETRY_S)
             except (httpx.HTTPError, ValueError):
                 self._reached(False)
+                self._leave(url)
                 await asyncio.sleep(RETRY_S)
             except Exception:
                 log.exception("fetching routes failed; it goes on")
                 await asyncio.sleep(RETRY_S)
+
+    async def _polled(self, client: httpx.AsyncClient, url: str, version: int) -> httpx.Response | None:
+        """The answer; None when the control plane was left meanwhile."""
+        params: dict[str, str | int] = {"after": version, "gateway": self._gateway}
+        self._poll = asyncio.create_task(client.get(f"{url}/v1/gateway/routes", params=params))
+        try:
+            await asyncio.wait({self._poll})
+            return None if self._poll.cancelled() else self._poll.result()
+        finally:
+            self._poll.cancel()
+
+    def _leave(self, url: str) -> None:
+        """This control plane does not lead, or does not answer: ask the next one, unless that was done already."""
+        if url == self._urls[0] and len(self._urls) > 1:
+            self._urls.rotate(-1)
+            if self._poll is not None:
+                self._poll.cancel()
 
     async def _send(self, client: httpx.AsyncClient) -> None:
         while True:
@@ -118,15 +143,19 @@ class ControlLink:
 
     async def _post(self, client: httpx.AsyncClient, report: dict[str, Any]) -> bool:
         """Send one report. True when it need not be sent again."""
-        content = json.dumps(report).encode()
+        url, content = self._urls[0], json.dumps(report).encode()
         try:
-            answer = await client.post("/v1/gateway/reports", content=content, headers=_JSON, timeout=10.0)
+            address = f"{url}/v1/gateway/reports"
+            answer = await client.post(address, content=content, headers=_JSON, timeout=REPORT_TIMEOUT_S)
         except httpx.HTTPError:
             self._reached(False)
+            self._leave(url)
             return False
         if 400 <= answer.status_code < 500 and answer.status_code not in (408, 429):
             log.error("the control plane refused a report: %s", answer.text[:300])
             return True
+        if not answer.is_success:
+            self._leave(url)
         return answer.is_success
 
     def _reached(self, is_reached: bool) -> None:

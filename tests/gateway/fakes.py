@@ -226,6 +226,9 @@ class ControlPlane:
     reports: list[dict[str, Any]] = field(default_factory=list)
     refused: list[dict[str, Any]] = field(default_factory=list)
     fail_reports: int = 0
+    leads: bool = True
+    """One that does not lead answers everything with 503."""
+    is_frozen: bool = False
     """How many reports are still to be answered with 500."""
     polls: int = 0
 
@@ -250,7 +253,11 @@ class FakeControl(ControlPlane):
     async def _behave(self, received: Received, stream: Stream) -> None:
         method, target, _ = received.line.decode().split()
         parts = urlsplit(target)
-        if method == "GET" and parts.path == "/v1/gateway/routes":
+        while self.is_frozen:
+            await asyncio.sleep(0.05)
+        if not self.leads:
+            await stream.send(http_answer(b'{"code": "not_leader"}', b"503 Service Unavailable"))
+        elif method == "GET" and parts.path == "/v1/gateway/routes":
             await stream.send(await self._routes(int(parse_qs(parts.query)["after"][0])))
         elif method == "POST" and parts.path == "/v1/gateway/reports":
             await stream.send(self._report(json.loads(received.body)))

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from tests.gateway.fakes import FakeControl, FakeServer
+from tests.gateway.fakes import FakeControl, FakeServer, LoopThread
 from tests.gateway.harness import Client, Gateway, eventually, infer, is_alive, route, running, table
 
 
@@ -71,6 +71,30 @@ def test_a_restart_without_the_control_plane_serves_from_disk(
         assert gateway.metric("sluice_control_plane_up") == 0
         control.server.start()
         eventually(lambda: gateway.metric("sluice_control_plane_up") == 1)
+
+
+@pytest.mark.parametrize("fate", ["follows", "frozen", "gone"])
+def test_of_several_control_planes_the_one_that_leads_is_found_within_seconds(
+    server: FakeServer, control: FakeControl, loop_thread: LoopThread, tmp_path: Path, fate: str
+) -> None:
+    other = FakeControl(loop_thread)
+    other.leads, control.table, other.table = False, only(server), only(server, 2)
+    with running(tmp_path, control=f"{other.url},{control.url}") as gateway:
+        eventually(lambda: gateway.metric("sluice_route_table_version") == 1)
+        eventually(lambda: len(control.reports) > 1)
+        control.leads, other.leads = False, True
+        if fate == "frozen":
+            control.is_frozen, control.leads = True, True
+        elif fate == "gone":
+            control.server.stop()
+        began = time.monotonic()
+        eventually(lambda: gateway.metric("sluice_route_table_version") == 2, 10.0)
+        eventually(lambda: len(other.reports) > 1, 10.0)
+        assert time.monotonic() - began < 9.0
+        control.is_frozen = False
+    if fate == "gone":
+        control.server.start()
+    other.server.stop()
 
 
 @pytest.mark.parametrize("damage", [b"", b"{", b'{"version": "x"}', b"\xff\xfe"])

@@ -22,7 +22,8 @@ from gateway.wording import answer_lines, request_parts
 
 HELD_BYTES = 64 * 1024
 """A good answer is held back up to this size, so that a server that breaks inside it can still be replaced."""
-_NO_VERSION = b"has no available versions"
+_NOT_LOADED = (b"has no available versions", b"Request for unknown model")
+"""What a Triton that stops, or was restarted and holds nothing yet, says of a release that is routed to it."""
 
 
 class Exchange:
@@ -265,7 +266,7 @@ class Exchange:
         status, text, now = head.status, b"".join(self._answer), monotonic()
         if status == 500 and wording.is_clients_fault(text):
             head = head.as_status(400)  # Which it is: see facts on Triton, server#8762.
-        elif status >= 500 or (status == 404 and _NO_VERSION in text):
+        elif status >= 500 or (status == 404 and any(words in text for words in _NOT_LOADED)):
             outcome = Outcome.SERVER_ERROR if status >= 500 else Outcome.UNAVAILABLE
             self._plane.blame(self.lane, self._server, now)
             if self._try_elsewhere(outcome, now):

@@ -146,12 +146,8 @@ class Carrier:
             model=state.model,
             revision=0,
             stable=wanted.stable,
-            servers={release: self._servers(state.model, release) for release in sorted(releases)},
+            servers={release: self._means.serving.addresses(state.model, release) for release in sorted(releases)},
             candidate=candidate,
             shadow=shadow,
             salt=state.salt,
         )
-
-    def _servers(self, model: str, release: int) -> tuple[str, ...]:
-        address = self._means.serving.address(model, release)
-        return () if address is None else (address,)

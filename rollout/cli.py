@@ -168,11 +168,11 @@ def control(
 ) -> None:
     """Run the control plane alone, for gateways that run elsewhere."""
     from rollout.api.app import serve
-    from rollout.pools.process import TritonHost
+    from rollout.hosting import host_of
 
     with told():
         settings = load_settings(config, home=home, repository=repository, listen=listen)
-        serve(settings, TritonHost(settings.home_path))
+        serve(settings, host_of(settings))
 
 
 def _order(what: str, which: str, reason: str, url: str, as_json: bool) -> None:

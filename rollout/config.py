@@ -13,6 +13,15 @@ from rollout.errors import RefusedError
 ADDRESS = r"^[^:\s]+:\d{1,5}$"
 
 
+class TritonSettings(BaseModel):
+    """One [[control.triton]] table: a Triton that is already running, by its addresses."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
+
+    http: str = Field(pattern=ADDRESS)
+    grpc: str = Field(pattern=ADDRESS)
+
+
 class ControlSettings(BaseModel):
     """The [control] table. Times in seconds."""
 
@@ -32,6 +41,8 @@ class ControlSettings(BaseModel):
     """A gateway that was not heard of for so long is taken for gone, and not waited for."""
     kept_observations_s: float = Field(86400.0, gt=0)
     """How long windows, samples and labels are kept."""
+    triton: tuple[TritonSettings, ...] = Field((), strict=False)
+    """Tritons that are already running, to load releases into; with none, each release gets a Triton of its own."""
 
     @property
     def home_path(self) -> Path:
@@ -65,12 +76,21 @@ def load_settings(path: Path | None, **overrides: Any) -> ControlSettings:
         _check_keys(document, {"control", "gateway"}, str(path))
     settings = dict(document.get("control", {}))
     _check_keys(settings, set(ControlSettings.model_fields), "[control]")
+    _check_tritons(settings.get("triton", []))
     settings.update({key: value for key, value in overrides.items() if value is not None})
     try:
         return ControlSettings(**settings)
     except ValidationError as exc:
         first = exc.errors()[0]
-        raise RefusedError(f"control setting {first['loc'][0]!r}: {first['msg']}") from exc
+        where = ".".join(str(part) for part in first["loc"])
+        raise RefusedError(f"control setting {where!r}: {first['msg']}") from exc
+
+
+def _check_tritons(tables: Any) -> None:
+    if not isinstance(tables, list) or not all(isinstance(table, dict) for table in tables):
+        raise RefusedError("[control] triton: write a table [[control.triton]] with http and grpc for each server")
+    for table in tables:
+        _check_keys(table, set(TritonSettings.model_fields), "[[control.triton]]")
 
 
 def _check_keys(data: dict[str, Any], known: set[str], where: str) -> None:

@@ -10,23 +10,22 @@ import logging
 import secrets
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
 
 from sqlalchemy import Connection
 
 from exporter.release import Release, ReleaseError, read_release, release_folder, verify_files
-from gateway.routes import Route
+from rollout.caretaking import Caretaker
 from rollout.carrying import Carrier, Means
 from rollout.decision import engine
-from rollout.decision.events import Aborted, Approved, Event, Held, PoolLost, Resumed, RolloutStarted
+from rollout.decision.events import Aborted, Approved, Event, Held, Resumed, RolloutStarted
 from rollout.decision.rules import Plan
 from rollout.decision.verdict import progress
 from rollout.errors import ConflictError, DatabaseError, NotFoundError, NotLeaderError, RefusedError
 from rollout.leading import RENEW_S, Leadership
 from rollout.observing import not_counted, observed
-from rollout.pools.errors import PoolError
 from rollout.routing import Routing
 from rollout.serving import Key, Serving
 from rollout.store import history, observations, rollouts, routes
@@ -37,7 +36,6 @@ from rollout.store.rollouts import StoredRollout
 LABEL_WAIT_S, LABEL_WAIT_TIMES = 900.0, 2.0
 """A label that comes later after its answer than both this and this many times the plan's delay counts for nothing."""
 FORGET_EVERY_S = 600.0
-RESTART_EVERY_S = 5.0
 NO_REASON = "no reason given"
 
 log = logging.getLogger("sluice.control")
@@ -59,6 +57,7 @@ class Controller:
         self._kept_observations_s = kept_observations_s
         self._now = now
         self._carrier = Carrier(Means(leadership, serving, routing, drain_timeout_s), self._tell_done)
+        self._caretaker = Caretaker(serving, routing, self._tell, lambda key: self.get(key).state, now)
         self._lock = threading.RLock()
         self._stopping = threading.Event()
         self._threads = [
@@ -67,7 +66,6 @@ class Controller:
         ]
         self._term: int | None = None
         """The term whose beginning was seen to."""
-        self._brought_back: dict[Key, float] = {}
         self._forgot_at = 0.0
 
     def start(self) -> None:
@@ -82,8 +80,13 @@ class Controller:
         self._carrier.stop()
         for thread in self._threads:
             thread.join(timeout=10.0)
+        self._caretaker.stop()
         with contextlib.suppress(DatabaseError):
             self._leadership.resign()
+
+    def failing(self) -> Mapping[Key, str]:
+        """See `Caretaker.failing`."""
+        return self._caretaker.failing()
 
     # Leading
 
@@ -105,8 +108,8 @@ class Controller:
     def _take_over(self) -> None:
         """Adopt living pools and take up what is owed, as the leader before left them."""
         self._routing.reload()
-        for process in self._serving.adopt():
-            log.info("adopted %s/%d (pid %d)", process.model, process.release, process.pid)
+        for pool in self._serving.adopt():
+            log.info("adopted %s/%d at %s", pool.model, pool.release, ", ".join(pool.addresses))
         self._term = self._leadership.term
         self._carrier.kick()
 
@@ -238,7 +241,7 @@ class Controller:
         """Observe every rollout under way, and see to the pools."""
         with self._database.reading() as connection:
             active = rollouts.active(connection)
-        self._see_to_pools(active)
+        self._caretaker.look(active)
         for stored in active:
             self._observe(stored.id)
         if self._now() - self._forgot_at > FORGET_EVERY_S:
@@ -266,55 +269,6 @@ class Controller:
                 owes = self._advance(connection, seen, fact, "engine", "")
             if owes:
                 self._carrier.kick()
-
-    def _see_to_pools(self, active: list[StoredRollout]) -> None:
-        """Tell rollouts of candidates that died; start again what should serve and does not.
-
-        A candidate counts as lost when it died in this control plane's life. One that is missing at the start (the
-        machine was restarted, say) is started again, like a stable release.
-        """
-        dead = set(self._serving.dead())
-        known = {(one.model, one.release) for one in self._serving.processes()}
-        for stored in active:
-            state, key = stored.state, (stored.state.model, stored.state.release)
-            if not state.is_pool_ready or key in known - dead:
-                continue
-            if key in dead:
-                self._tell(stored.id, PoolLost(state.release, "its server process died"))
-            else:
-                self._bring_back(*key, stored.id)
-        for model, route in self._routing.table.routes.items():
-            if (model, route.stable) not in known - dead:
-                self._bring_back(model, route.stable, None)
-
-    def _bring_back(self, model: str, release: int, rollout: int | None) -> None:
-        """Start a server again, in a thread of its own; one that cannot be started is tried again now and then."""
-        if self._now() >= self._brought_back.get((model, release), 0.0):
-            self._brought_back[(model, release)] = float("inf")
-            threading.Thread(
-                target=self._start_again, args=(model, release, rollout), name=f"restart-{model}", daemon=True
-            ).start()
-
-    def _start_again(self, model: str, release: int, rollout: int | None) -> None:
-        """Start a release's server and route to its new address. A candidate that does not start is lost."""
-        try:
-            log.warning("the server of %s/%d is not there: starting it", model, release)
-            address = self._serving.ensure(model, release).address
-            route = self._routing.table.routes.get(model)
-            if route is not None and route.servers.get(release) != (address,):
-                self._routing.change(model, lambda route: _moved(route, release, address))
-        except PoolError as exc:
-            log.error("%s/%d could not be started: %s", model, release, exc)
-            if rollout is not None:
-                self._tell(rollout, PoolLost(release, str(exc)))
-        finally:
-            self._brought_back[(model, release)] = self._now() + RESTART_EVERY_S
-
-
-def _moved(route: Route | None, release: int, address: str) -> Route:
-    """The same route, with a release's server at another address (if the release is still in it)."""
-    assert route is not None
-    return replace(route, servers={**route.servers, release: (address,)} if release in route.servers else route.servers)
 
 
 def _check_signature(candidate: Release, stable: Release) -> None:

@@ -24,8 +24,7 @@ from rich.console import Console
 from rollout.cli import told
 from rollout.config import ControlSettings, load_settings
 from rollout.errors import ConflictError, ControlError, RefusedError
-from rollout.pools.installation import install, this_machine
-from rollout.pools.process import TritonHost
+from rollout.hosting import check_tritons, host_of
 
 READY_TIMEOUT_S = 30.0
 STOP_TIMEOUT_S = 45.0
@@ -53,7 +52,7 @@ def up(
     """
     with told():
         settings = load_settings(config, home=home, repository=repository, listen=control_listen)
-        install(this_machine(), settings.home_path / "triton")
+        check_tritons(settings)
         given = {"--config": config, "--listen": listen, "--metrics-listen": metrics_listen, "--workers": workers}
         fixed = {"--control-url": settings.url, "--state-dir": settings.home_path / "gateway"}
         gateway = [str(word) for pair in (given | fixed).items() if pair[1] is not None for word in pair]
@@ -220,7 +219,7 @@ class Everything:
         _err.print("stopping: gateway, control plane, pools", style="dim")
         self._gateway.stop(STOP_TIMEOUT_S)
         self._control.stop(STOP_TIMEOUT_S)
-        host = TritonHost(self._settings.home_path)
+        host = host_of(self._settings)
         for pool in host.found():
             host.stop(pool, 10.0)
 

@@ -22,7 +22,7 @@ from loadtests.peers.line_up import FASTAPI
 from loadtests.peers.ours import SLUICE
 from rollout.pools.errors import PoolError
 from rollout.pools.process import TritonHost
-from rollout.pools.seam import PoolProcess
+from rollout.pools.records import PoolProcess
 
 STOP_TIMEOUT_S = 10.0
 CONNECTIONS = {"triton": 64, "triton_one": 1}

@@ -3,6 +3,7 @@
 import logging
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from typing import Any
 
 import uvicorn
 from fastapi import FastAPI, Request
@@ -20,7 +21,7 @@ from rollout.serving import Serving
 from rollout.store.database import Database
 
 
-def build(settings: ControlSettings, host: PoolHost) -> FastAPI:
+def build(settings: ControlSettings, host: PoolHost[Any]) -> FastAPI:
     """The control plane on `host`'s pools. Raises DatabaseError when its database cannot be used."""
     database = Database.open(settings.database_url)
     leadership = Leadership(database, settings.url)
@@ -51,7 +52,7 @@ async def _refused(_request: Request, exc: Exception) -> JSONResponse:
     return JSONResponse({"error": str(exc)}, status_code=exc.status)
 
 
-def serve(settings: ControlSettings, host: PoolHost) -> None:
+def serve(settings: ControlSettings, host: PoolHost[Any]) -> None:
     """Serve until SIGTERM or SIGINT. Pools live on. Raises DatabaseError."""
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(name)s %(message)s")
     address, _, port = settings.listen.rpartition(":")

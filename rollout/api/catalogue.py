@@ -73,7 +73,7 @@ def traffic(model: str, context: Given) -> dict[str, Any]:
 
 @router.get("/pools")
 def pools(context: Given) -> list[dict[str, Any]]:
-    return [process.to_json() for process in context.serving.processes()]
+    return [pool.to_json() for pool in context.serving.pools()]
 
 
 @router.get("/gateways")
@@ -99,7 +99,7 @@ def history(context: Given, limit: int = 200) -> dict[str, Any]:
 def health(context: Given) -> dict[str, Any]:
     """That it lives, which process it is, and which stable releases have no living server (yet)."""
     dead = set(context.serving.dead())
-    living = {(one.model, one.release) for one in context.serving.processes()} - dead
+    living = {(one.model, one.release) for one in context.serving.pools()} - dead
     stables = {(route.model, route.stable) for route in context.routing.table.routes.values()}
     return {
         "status": "ok",

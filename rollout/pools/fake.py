@@ -11,7 +11,7 @@ from pathlib import Path
 from exporter.release import Release
 from rollout.pools.errors import PoolStartError
 from rollout.pools.fake_server import Behaviour, FakeServer
-from rollout.pools.seam import PoolProcess
+from rollout.pools.records import PoolProcess
 
 
 class FakeHost:
@@ -49,6 +49,9 @@ class FakeHost:
 
     def is_alive(self, pool: PoolProcess) -> bool:
         return pool in self._servers
+
+    def last_words(self, pool: PoolProcess) -> str | None:
+        return f"the fake server of {pool.name} was ended"
 
     def stop(self, pool: PoolProcess, timeout_s: float) -> None:
         server = self._servers.pop(pool, None)

@@ -16,7 +16,7 @@ from exporter.release import Release, ReleaseError, verify_files
 from rollout.pools import kernel, records, server, v2
 from rollout.pools.errors import PoolError, PoolStartError
 from rollout.pools.installation import Installation, Places, install, this_machine
-from rollout.pools.seam import PoolProcess
+from rollout.pools.records import PoolProcess
 
 START_TIMEOUT_S = 60.0
 # Another process may take a port between its choice and its use.
@@ -53,6 +53,10 @@ class TritonHost:
     def is_alive(self, pool: PoolProcess) -> bool:
         """See `PoolHost.is_alive`."""
         return _is_running(pool) and len(kernel.in_session(pool.pid)) >= pool.processes
+
+    def last_words(self, pool: PoolProcess) -> str:
+        """See `PoolHost.last_words`."""
+        return server.last_words(pool)
 
     def stop(self, pool: PoolProcess, timeout_s: float) -> None:
         """See `PoolHost.stop`."""
@@ -113,7 +117,7 @@ class TritonHost:
         """The pool, once it is ready and answers its golden rows; recorded so. Raises PoolError."""
 
         def is_over() -> bool:
-            return not self.is_alive(pool) or v2.is_ready(pool.http_port, release.model, release.number)
+            return not self.is_alive(pool) or v2.is_ready(pool.address, release.model, release.number)
 
         in_time = server.wait(is_over, self._start_timeout_s)
         if not self.is_alive(pool):
@@ -123,7 +127,7 @@ class TritonHost:
             raise PoolStartError(
                 f"the server of {pool.name} was not ready after {self._start_timeout_s:g} s; see {log}"
             )
-        v2.check_golden(pool.http_port, release)
+        v2.check_golden(pool.address, release)
         pool = replace(pool, processes=len(kernel.in_session(pool.pid)))
         records.write_record(pool, is_ready=True)
         return pool

@@ -11,14 +11,57 @@ import contextlib
 import fcntl
 import json
 import os
-from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from collections.abc import Iterator, Mapping
+from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
+from typing import Any
 
 from rollout.pools import kernel
-from rollout.pools.seam import PoolProcess
 
 RECORD = "process.json"
+
+
+@dataclass(frozen=True, slots=True)
+class PoolProcess:
+    """A pool that is one server process of its own.
+
+    `started_ticks` is the process's start in clock ticks since boot, from /proc/PID/stat: with `pid` it names one
+    process for ever, while a pid alone may be given to another. `folder` holds the record and the log. The server's
+    shared-memory segments have names that begin with `shm_prefix`, and no one else's have. `processes` is how many
+    processes it consists of: the server, and where the backend has some of its own, those.
+    """
+
+    model: str
+    release: int
+    pid: int
+    started_ticks: int
+    http_port: int
+    grpc_port: int
+    metrics_port: int
+    folder: Path
+    shm_prefix: str
+    processes: int = 1
+
+    @property
+    def name(self) -> str:
+        return f"{self.model}/{self.release}"
+
+    @property
+    def address(self) -> str:
+        return f"127.0.0.1:{self.http_port}"
+
+    @property
+    def addresses(self) -> tuple[str, ...]:
+        return (self.address,)
+
+    def to_json(self) -> dict[str, Any]:
+        return {**asdict(self), "folder": str(self.folder)}
+
+    @classmethod
+    def from_json(cls, data: Mapping[str, Any]) -> "PoolProcess":
+        """Unknown fields are ignored. Raises KeyError for a missing one."""
+        pool = cls(**{field.name: data[field.name] for field in fields(cls)})
+        return replace(pool, folder=Path(pool.folder))
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,11 +88,14 @@ def locked(folder: Path, wait: bool = True) -> Iterator[bool]:
 
 
 def write_record(pool: PoolProcess, *, is_ready: bool) -> None:
-    """Replace the record in one step, flushed to disk."""
-    path = pool.folder / RECORD
+    write_json(pool.folder / RECORD, {"is_ready": is_ready, **pool.to_json()})
+
+
+def write_json(path: Path, data: Mapping[str, Any]) -> None:
+    """Replace a file in one step, flushed to disk."""
     beside = path.with_suffix(".tmp")
     with beside.open("w") as file:
-        json.dump({"is_ready": is_ready, **pool.to_json()}, file)
+        json.dump(data, file)
         file.flush()
         os.fsync(file.fileno())
     beside.replace(path)

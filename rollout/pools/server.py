@@ -17,7 +17,7 @@ from exporter.release import Release
 from rollout.pools import kernel, records
 from rollout.pools.errors import PoolStartError
 from rollout.pools.installation import Installation
-from rollout.pools.seam import PoolProcess
+from rollout.pools.records import PoolProcess
 
 LOG = "triton.log"
 POLL_S = 0.02
@@ -129,10 +129,25 @@ def wait(condition: Callable[[], bool], timeout_s: float) -> bool:
 
 
 def died(pool: PoolProcess) -> PoolStartError:
-    """Why the server ended, by the last error in its log."""
-    text = (pool.folder / LOG).read_text(errors="replace")
-    errors = [_LOG_PREFIX.sub("", line) for line in text.splitlines() if _LOG_PREFIX.match(line) or "error:" in line]
+    """What to raise when the server ended while it started."""
+    kind = PortTakenError if "already in use" in _log_text(pool) else PoolStartError
+    return kind(f"the server of {pool.name} ended while it started: {last_words(pool)}")
+
+
+def last_words(pool: PoolProcess) -> str:
+    """Why the server ended, by the last error in its log, and where that is."""
+    lines = _log_text(pool).splitlines()
+    errors = [
+        _LOG_PREFIX.sub("", line)
+        for line in lines
+        if _LOG_PREFIX.match(line) or "error:" in line or line.startswith("Signal (")
+    ]
     causes = [line for line in errors if not any(noise in line for noise in _NOISE)]
-    reason = causes[-1] if causes else "its log gives no reason"
-    kind = PortTakenError if "already in use" in text else PoolStartError
-    return kind(f"the server of {pool.name} ended while it started: {reason}; see {pool.folder / LOG}")
+    return f"{causes[-1] if causes else 'its log gives no reason'}; see {pool.folder / LOG}"
+
+
+def _log_text(pool: PoolProcess) -> str:
+    try:
+        return (pool.folder / LOG).read_text(errors="replace")
+    except OSError:
+        return ""

@@ -15,17 +15,31 @@ from rollout.pools.errors import WrongAnswerError
 REQUEST_TIMEOUT_S = 10.0
 
 
-def is_ready(port: int, model: str, number: int) -> bool:
-    """Is that version of the model ready? A server that cannot be reached is not. Never asks about the whole server,
-    whose readiness says other things (shared/facts/triton.md section 2)."""
+def is_ready(address: str, model: str, number: int) -> bool:
+    """Is that version of the model ready? A server that cannot be reached is not."""
+    return readiness(address, model, number, REQUEST_TIMEOUT_S) is True
+
+
+def readiness(address: str, model: str, number: int, timeout_s: float) -> bool | None:
+    """Whether that version is ready, by the server at HOST:PORT; None when it does not say so in time. Never asks
+    about the whole server, whose readiness says other things (shared/facts/triton.md section 2)."""
     try:
-        status, _ = _ask(port, "GET", f"/v2/models/{model}/versions/{number}/ready")
+        status, _ = _ask(address, "GET", f"/v2/models/{model}/versions/{number}/ready", timeout_s=timeout_s)
+    except (OSError, http.client.HTTPException):
+        return None
+    return status == 200
+
+
+def is_live(address: str, timeout_s: float) -> bool:
+    """Is there a server that speaks the protocol?"""
+    try:
+        status, _ = _ask(address, "GET", "/v2/health/live", timeout_s=timeout_s)
     except (OSError, http.client.HTTPException):
         return False
     return status == 200
 
 
-def check_golden(port: int, release: Release) -> None:
+def check_golden(address: str, release: Release) -> None:
     """Ask the golden rows. Raises WrongAnswerError where the answer is not the one in the manifest."""
     request = {
         "inputs": [_tensor(tensor, release.golden.inputs[tensor.name]) for tensor in release.signature.inputs],
@@ -33,7 +47,7 @@ def check_golden(port: int, release: Release) -> None:
     }
     path = f"/v2/models/{release.model}/versions/{release.number}/infer"
     try:
-        status, body = _ask(port, "POST", path, json.dumps(request))
+        status, body = _ask(address, "POST", path, json.dumps(request))
         answer = json.loads(body)
     except (OSError, http.client.HTTPException, ValueError) as exc:
         raise WrongAnswerError(f"{release.name} did not answer its golden rows: {exc!r}") from exc
@@ -75,9 +89,12 @@ def _flat(nested: Any) -> Iterator[Any]:
         yield nested
 
 
-def _ask(port: int, method: str, path: str, body: str | None = None) -> tuple[int, bytes]:
+def _ask(
+    address: str, method: str, path: str, body: str | None = None, timeout_s: float = REQUEST_TIMEOUT_S
+) -> tuple[int, bytes]:
     """One request on a connection of its own: one left open would hold up the server's exit."""
-    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=REQUEST_TIMEOUT_S)
+    host, _, port = address.rpartition(":")
+    connection = http.client.HTTPConnection(host, int(port), timeout=timeout_s)
     try:
         connection.request(method, path, body)
         response = connection.getresponse()

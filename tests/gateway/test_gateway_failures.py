@@ -30,6 +30,10 @@ FAILING: dict[str, tuple[Behaviour, str]] = {
     "no versions": (
         says(http_answer(b'{"error": "Request for \'m\' has no available versions"}', b"404 Not Found")), "unavailable",
     ),
+    "nothing loaded": (
+        says(http_answer(b'{"error": "Request for unknown model: \'m\' is not found"}', b"404 Not Found")),
+        "unavailable",
+    ),
     "reset": (says_then_closes(b"", reset=True), "reset"),
     "close": (says_then_closes(b""), "reset"),
     "half a head": (says_then_closes(b"HTTP/1.1 200 OK\r\nContent-Le"), "reset"),

@@ -10,7 +10,7 @@ import pytest
 from loadtests.errors import LoadError
 from loadtests.faults import crash_pool, kill_control_plane
 from rollout.pools import kernel, records
-from rollout.pools.seam import PoolProcess
+from rollout.pools.records import PoolProcess
 from tests.loadtests.conftest import Sleeper
 
 

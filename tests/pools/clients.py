@@ -12,12 +12,10 @@ from onnx import TensorProto, helper
 
 from exporter.release import Golden, Release, Signature, Tensor, sha256
 from exporter.triton_config import config_text
-from rollout.pools.seam import PoolProcess
+from rollout.pools.seam import Pool
 
 
-def ask(
-    pool: PoolProcess, inputs: list[dict[str, Any]], outputs: list[str] | None = None
-) -> tuple[int, dict[str, Any]]:
+def ask(pool: Pool, inputs: list[dict[str, Any]], outputs: list[str] | None = None) -> tuple[int, dict[str, Any]]:
     """Status and JSON body of one inference."""
     request: dict[str, Any] = {"inputs": inputs}
     if outputs is not None:
@@ -25,8 +23,10 @@ def ask(
     return call(pool, "POST", f"/v2/models/{pool.model}/versions/{pool.release}/infer", json.dumps(request))
 
 
-def call(pool: PoolProcess, method: str, path: str, body: str | None = None) -> tuple[int, dict[str, Any]]:
-    connection = http.client.HTTPConnection("127.0.0.1", pool.http_port, timeout=30)
+def call(pool: Pool, method: str, path: str, body: str | None = None) -> tuple[int, dict[str, Any]]:
+    """Asks the first of its servers."""
+    host, _, port = pool.addresses[0].rpartition(":")
+    connection = http.client.HTTPConnection(host, int(port), timeout=30)
     try:
         connection.request(method, path, body)
         response = connection.getresponse()

@@ -11,7 +11,7 @@ from exporter.release import Release
 from exporter.verify import answer, open_session
 from rollout.pools.errors import PoolStartError
 from rollout.pools.process import TritonHost
-from rollout.pools.seam import PoolProcess
+from rollout.pools.records import PoolProcess
 from rollout.pools.server import LOG
 from tests.pools.clients import ask, call, changed, image, labels, wide_release
 from trainer.data import live_split

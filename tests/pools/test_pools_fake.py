@@ -12,7 +12,8 @@ from rollout.pools import v2
 from rollout.pools.errors import PoolStartError, WrongAnswerError
 from rollout.pools.fake import FakeHost
 from rollout.pools.fake_server import Behaviour
-from rollout.pools.seam import PoolHost, PoolProcess
+from rollout.pools.records import PoolProcess
+from rollout.pools.seam import PoolHost
 from tests.pools.clients import ask, call, image, labels
 
 SIGNATURE = Signature((Tensor("image", "FP32", (2, 2)),), (Tensor("label", "INT64", (1,)),))
@@ -37,7 +38,7 @@ def host(tmp_path: Path) -> Iterator[FakeHost]:
     host.close()
 
 
-def _start(host: PoolHost, number: int) -> PoolProcess:
+def _start(host: PoolHost[PoolProcess], number: int) -> PoolProcess:
     return host.start(_release(number), Path("nowhere"))
 
 
@@ -46,12 +47,12 @@ def test_life_of_a_pool(host: FakeHost) -> None:
     assert host.is_alive(pool)
     assert _start(host, 1) == pool
     assert host.found() == [pool]
-    assert v2.is_ready(pool.http_port, "digits", 1)
-    assert not v2.is_ready(pool.http_port, "digits", 2)
-    v2.check_golden(pool.http_port, _release(1))
+    assert v2.is_ready(pool.address, "digits", 1)
+    assert not v2.is_ready(pool.address, "digits", 2)
+    v2.check_golden(pool.address, _release(1))
     host.crash(pool)
     assert not host.is_alive(pool)
-    assert not v2.is_ready(pool.http_port, "digits", 1)
+    assert not v2.is_ready(pool.address, "digits", 1)
     assert host.found() == []
     host.stop(pool, timeout_s=1)
     assert _start(host, 1) != pool
@@ -92,9 +93,9 @@ def test_failures_come_when_they_are_told_to(host: FakeHost) -> None:
 def test_golden_rows_are_compared(host: FakeHost) -> None:
     failing, wrong = _start(host, 2), _start(host, 3)
     for pool, message in ((failing, "with 500: the fake was told to fail"), (wrong, 'with 4 where "label" is 3')):
-        v2.check_golden(pool.http_port, _release(pool.release))
+        v2.check_golden(pool.address, _release(pool.release))
         with pytest.raises(WrongAnswerError, match=message):
-            v2.check_golden(pool.http_port, _release(pool.release))
+            v2.check_golden(pool.address, _release(pool.release))
 
 
 def test_record_is_read_back_as_it_was_written(host: FakeHost) -> None:

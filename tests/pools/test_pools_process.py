@@ -1,6 +1,7 @@
 """The real server as a process: what a start promises, what a stop leaves, and what survives the control plane."""
 
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -17,8 +18,7 @@ from rollout.pools import kernel
 from rollout.pools.errors import PoolStartError, TritonMissingError, WrongAnswerError
 from rollout.pools.installation import Places
 from rollout.pools.process import TritonHost
-from rollout.pools.records import RECORD, pool_folder, read_record
-from rollout.pools.seam import PoolProcess
+from rollout.pools.records import RECORD, PoolProcess, pool_folder, read_record
 from rollout.pools.server import LOG
 from tests.pools.clients import ask, call, changed, image
 
@@ -105,6 +105,13 @@ def test_pool_whose_backend_process_died_is_not_alive_and_is_started_anew(
     assert again.pid != pool.pid
     assert ask(again, [image(np.zeros((1, 8, 8)))])[0] == 200
     assert kernel.in_session(pool.pid) == []
+
+
+def test_crashed_server_says_why_in_its_last_words(host: TritonHost, exported: tuple[Release, Path]) -> None:
+    pool = host.start(*exported)
+    os.kill(pool.pid, signal.SIGSEGV)
+    _until(lambda: not host.is_alive(pool))
+    assert re.fullmatch(r"Signal \(11\) received.*; see .*triton\.log", host.last_words(pool))
 
 
 def test_stop_in_no_time_kills_the_backend_process_too(host: TritonHost, exported: tuple[Release, Path]) -> None:

@@ -1,8 +1,10 @@
 """Rollouts from the API to the route table and back, on a fake host of pools."""
 
+import contextlib
 import time
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -11,6 +13,8 @@ from gateway.windows import Role, bucket_of
 from rollout.config import ControlSettings
 from rollout.pools.fake import FakeHost
 from rollout.pools.fake_server import Behaviour
+from rollout.store import rollouts
+from rollout.store.database import Database
 from tests.rollout.conftest import Plane, quick, running
 from tests.rollout.releases import SIGNATURE, write_manifest, write_release
 
@@ -54,12 +58,27 @@ def test_less_accurate_release_is_rolled_back_by_its_labels(serving: Plane) -> N
     assert serving.route()["shadow"] is None
 
 
-def test_release_whose_server_dies_is_rolled_back(serving: Plane) -> None:
+def test_release_whose_server_dies_comes_back_cold_and_goes_on(serving: Plane) -> None:
+    key = serving.begin(2, quick(warmup_s=60.0, guards={"quality": {"required": False}})).json()["id"]
+    serving.wait(key, lambda _: serving.route()["shadow"] is not None)
+    before = time.time()
+    serving.host.crash(next(pool for pool in serving.host.found() if pool.release == 2))
+    serving.wait(key, lambda _: [pool.release for pool in serving.host.found()] == [1, 2])
+    (new,) = [pool for pool in serving.host.found() if pool.release == 2]
+    serving.wait(key, lambda _: serving.route()["servers"]["2"] == [new.address])
+    serving.wait(key, lambda _: _stored(serving, key)["changed_at"] > before)
+    assert serving.rollout(key)["status"] == "shadow"
+
+
+def test_release_whose_server_keeps_dying_is_rolled_back(serving: Plane) -> None:
     key = serving.begin(2, quick()).json()["id"]
     serving.wait_status(key, "shadow")
+    serving.host.behaviours["digits/2"] = Behaviour(start_error="out of memory")
     serving.host.crash(next(pool for pool in serving.host.found() if pool.release == 2))
     found = serving.wait_status(key, "rolled_back")
     assert found["decision"]["by"] == "server"
+    assert "did not start 4 times" in found["decision"]["reason"]
+    assert "out of memory" in found["decision"]["reason"]
 
 
 def test_release_that_does_not_start_fails_and_changes_nothing(serving: Plane) -> None:
@@ -306,6 +325,12 @@ def test_rollout_converges_though_the_control_plane_restarts_all_the_time(
     assert restarts > 3
     assert [pool.release for pool in host.found()] == [2]
     host.close()
+
+
+def _stored(plane: Plane, key: int) -> dict[str, Any]:
+    """A rollout's state as it is in the database."""
+    with contextlib.closing(Database.open(plane.settings.database_url)) as database, database.reading() as connection:
+        return rollouts.get(connection, key).state.to_json()
 
 
 def report_a_good_candidate(plane: Plane) -> None:

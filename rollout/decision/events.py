@@ -69,6 +69,20 @@ class Observed:
         """All that the candidate answered itself."""
         return (*(comparison.candidate for comparison in self.comparisons), self.cold)
 
+    @property
+    def is_silent(self) -> bool:
+        """Was nothing counted at all? Then nobody asked, or no gateway is heard of."""
+        return not (
+            any(one.stable.requests or one.candidate.requests for one in self.comparisons)
+            or self.cold.requests
+            or self.mirrored.requests
+            or self.agreement.total
+            or self.differences.total
+            or self.quality.total
+            or self.labelled
+            or self.answers
+        )
+
 
 @dataclass(frozen=True, slots=True)
 class Held:

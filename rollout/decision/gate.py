@@ -12,8 +12,9 @@ from rollout.decision.state import Rollout
 
 @dataclass(frozen=True, slots=True)
 class Gate:
-    """What is missing: seconds of soak, requests of the candidate, guards that are not cleared, people's approvals."""
+    """What is missing: data at all, seconds of soak, the candidate's requests, guards to be cleared, approvals."""
 
+    silent_s: float
     soak_s: float
     requests: int
     guards: tuple[Guard, ...]
@@ -24,7 +25,9 @@ class Gate:
     @property
     def has_evidence(self) -> bool:
         """Is nothing missing but people and hours?"""
-        return self.soak_s <= 0 and self.requests <= 0 and not self.guards and self.is_within_budget
+        return (
+            self.silent_s <= 0 and self.soak_s <= 0 and self.requests <= 0 and not self.guards and self.is_within_budget
+        )
 
     @property
     def has_people(self) -> bool:
@@ -40,6 +43,7 @@ def gate_of(state: Rollout) -> Gate:
     rules, plan, step = state.rules, state.plan, state.evidence.step
     needed = plan.must_clear(state.stage)
     return Gate(
+        silent_s=state.silent_s,
         soak_s=max(0.0, rules.soak_s - (state.clock - state.entered_at)),
         requests=max(0, rules.min_requests - state.stage_requests),
         guards=tuple(g for g in Guard if g in needed and not state.evidence.is_cleared(plan, g)),

@@ -37,6 +37,7 @@ def with_evidence(state: Rollout, event: Observed) -> Rollout:
         state,
         trail=_longer_trail(state) if is_new_block else state.trail,
         evidence=state.evidence.add(state.plan, state.block, event, is_warm=state.is_warm),
+        heard_at=state.heard_at if event.is_silent else state.clock,
         requests=state.requests + answered + event.mirrored.requests,
         stage_requests=state.stage_requests + counted,
         stage_traffic=state.stage_traffic + (answered + stables or _copied_from(state, event)),
@@ -100,11 +101,16 @@ def gate_step(state: Rollout) -> Step | None:
 
 
 def patience_step(state: Rollout) -> Step | None:
-    """What the plan says when the longest duration has passed without a decision; else None."""
+    """What the plan says when the longest duration has passed without a decision; else None.
+
+    Without data it is held, whatever the plan says.
+    """
     if state.clock < state.deadline or gate_of(state).has_evidence:
         return None
     reason = f"inconclusive after {state.clock - state.started_at:,.0f} s: {'; '.join(waiting_for(state))}"
     match state.plan.inconclusive:
+        case _ if state.silent_s:
+            return hold(state, "plan", reason)
         case Inconclusive.ROLL_BACK:
             return roll_back(state, "inconclusive", reason)
         case Inconclusive.EXTEND if not state.is_extended:
@@ -146,7 +152,8 @@ def leave_warming(state: Rollout) -> Step:
         return promote(state, "engineer", state.direct)
     if state.approvals_missing or not state.plan.may_go_on(state.clock):
         return state, ()
-    return enter_stage(replace(state, routed_at=state.clock, deadline=state.clock + state.plan.longest_s), 0)
+    routed = replace(state, routed_at=state.clock, heard_at=state.clock, deadline=state.clock + state.plan.longest_s)
+    return enter_stage(routed, 0)
 
 
 def enter_stage(state: Rollout, stage: int) -> Step:

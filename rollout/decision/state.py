@@ -75,6 +75,9 @@ class Point:
         return {"clock": self.clock, "stage": self.stage, "harm": self.harm, "clear": self.clear}
 
 
+SILENCE_S = 30.0
+"""When nothing was counted for so long, there are no data, and the rollout stays where it is. Time in which nobody told
+the engine anything for so long, since the control plane was away, does not count against its patience."""
 TRAIL_MOST = 120
 """Points kept of the evidence over time; when there are more, every other one goes."""
 
@@ -104,6 +107,8 @@ class Rollout:
     changed_at: float = 0.0
     deadline: float = 0.0
     routed_at: float | None = None
+    heard_at: float = 0.0
+    """When anything was counted last, of either release."""
     requests: int = 0
     stage_requests: int = 0
     stage_traffic: int = 0
@@ -160,6 +165,12 @@ class Rollout:
         return self.clock - self.changed_at >= self.plan.warmup_s
 
     @property
+    def silent_s(self) -> float:
+        """Seconds since anything was counted, once they are too many; else 0."""
+        silent_s = self.clock - self.heard_at
+        return silent_s if self.is_routed and silent_s >= SILENCE_S else 0.0
+
+    @property
     def approvals_missing(self) -> int:
         """How many more people must approve before the next step."""
         return max(0, self._approvals - len(self.approved_by))
@@ -182,7 +193,8 @@ class Rollout:
     def at(self, now: float) -> "Rollout":
         """The same rollout with its clock at `now`; a clock that jumps back stands still."""
         clock = max(self.clock, now)
-        waited_s = clock - self.clock if self.waits_for_people else 0.0
+        passed_s = clock - self.clock
+        waited_s = passed_s if self.waits_for_people or passed_s > SILENCE_S else 0.0
         return replace(self, clock=clock, deadline=self.deadline + waited_s)
 
     def to_json(self) -> dict[str, Any]:
@@ -202,6 +214,7 @@ class Rollout:
             "changed_at": self.changed_at,
             "deadline": self.deadline,
             "routed_at": self.routed_at,
+            "heard_at": self.heard_at,
             "requests": self.requests,
             "stage_requests": self.stage_requests,
             "stage_traffic": self.stage_traffic,

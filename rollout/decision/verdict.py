@@ -199,6 +199,8 @@ def _bounds(state: Rollout, guard: Guard) -> str:
 
 def _missing(state: Rollout, gate: Gate) -> tuple[str, ...]:
     missing = []
+    if gate.silent_s > 0:
+        missing.append(f"data: nothing was counted for {gate.silent_s:,.0f} s")
     if gate.soak_s > 0:
         missing.append(f"{gate.soak_s:,.0f} s more of this stage")
     if gate.requests > 0:

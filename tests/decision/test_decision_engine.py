@@ -220,8 +220,19 @@ def test_without_data_the_rollout_ends_held_and_a_resume_gives_it_time_again():
 
 def test_an_inconclusive_rollout_goes_back_where_the_plan_says_so():
     story = routed_story(replace(PLAN, inconclusive=Inconclusive.ROLL_BACK))
-    story.tell(Observed(), after=201.0)
+    for _ in range(201):
+        if story.state.status is Status.SHADOW:
+            story.tell(Observed(mirrored=ArmCounts(1)), after=1.0)
     assert (story.state.status, story.state.decision.by) == (Status.ROLLED_BACK, "inconclusive")
+
+
+@pytest.mark.parametrize(("silent_s", "status"), [(29.0, Status.PROMOTED), (30.0, Status.BAKING)])
+def test_without_data_for_half_a_minute_it_does_not_go_on(silent_s, status):
+    story = story_in(Status.BAKING)
+    while story.state.clock < story.state.entered_at + story.state.rules.soak_s - 1:
+        story.tell(good_second(story.state.rules.weight), after=0.5)
+    story.tell(Observed(), after=silent_s)
+    assert story.state.status is status
 
 
 def test_baking_without_traffic_does_not_promote():

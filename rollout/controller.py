@@ -70,7 +70,7 @@ class Controller:
 
     def start(self) -> None:
         """Lead if nobody else does, and begin to tick. Raises DatabaseError."""
-        self._seek()
+        self.lead_or_follow()
         for thread in self._threads:
             thread.start()
 
@@ -93,11 +93,12 @@ class Controller:
     def _keep_lease(self) -> None:
         while not self._stopping.wait(RENEW_S):
             try:
-                self._seek()
+                self.lead_or_follow()
             except DatabaseError as exc:
                 log.error("%s", exc)
 
-    def _seek(self) -> None:
+    def lead_or_follow(self) -> None:
+        """Lead if nobody else does; take over when it begins to. Raises DatabaseError."""
         before = self._leadership.term
         if self._leadership.seek():
             if self._leadership.term != self._term:

@@ -8,7 +8,7 @@ import time
 from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Protocol, Self
 
 from alembic import command
 from alembic.config import Config
@@ -49,8 +49,8 @@ class Database:
     def __init__(self, engine: Engine) -> None:
         self._engine = engine
 
-    @staticmethod
-    def open(url: str) -> "Database":
+    @classmethod
+    def open(cls, url: str) -> Self:
         """Open, and bring to this version, the database at `sqlite:///PATH` or `postgresql://USER@HOST/NAME`.
 
         Raises:
@@ -70,7 +70,7 @@ class Database:
             is_file = engine.dialect.name == "sqlite"
             hint = "move it away to begin anew" if is_file else "is the server up, and may this user create tables?"
             raise DatabaseError(f"the database {where} cannot be used ({_cause(exc)}): {hint}") from exc
-        return Database(engine)
+        return cls(engine)
 
     @contextmanager
     def reading(self) -> Iterator[Connection]:

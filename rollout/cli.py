@@ -36,7 +36,7 @@ _out, _err = Console(), Console(stderr=True)
 
 @contextlib.contextmanager
 def told() -> Iterator[None]:
-    """Errors become one line that says what to do, and exit code 2."""
+    """Errors become a line that says what is wrong, and where it is known one that says what to do; exit code 2."""
     try:
         yield
     except OSError as exc:
@@ -47,6 +47,8 @@ def told() -> Iterator[None]:
         raise typer.Exit(2) from exc
     except (ClientError, ControlError, PlanError, PoolError) as exc:
         _err.print(f"error: {exc}", style="red", markup=False, highlight=False, soft_wrap=True)
+        if isinstance(exc, ClientError | ControlError) and exc.hint:
+            _err.print(exc.hint, markup=False, highlight=False, soft_wrap=True)
         raise typer.Exit(2) from exc
 
 
@@ -134,9 +136,15 @@ def resume(which: Which, reason: Reason = "", url: Url = DEFAULT_URL, as_json: A
 
 
 @rollout.command()
-def approve(which: Which, reason: Reason = "", url: Url = DEFAULT_URL, as_json: AsJson = False) -> None:
+def approve(
+    which: Which,
+    reason: Reason = "",
+    stage: Annotated[int | None, typer.Option("--stage", min=1, help="Only while it is at this stage.")] = None,
+    url: Url = DEFAULT_URL,
+    as_json: AsJson = False,
+) -> None:
     """Approve a rollout's next step, where its plan asks for it; each person counts once."""
-    _order("approve", which, reason, url, as_json)
+    _order("approve", which, reason, url, as_json, stage)
 
 
 @rollout.command()
@@ -175,9 +183,10 @@ def control(
         serve(settings, host_of(settings))
 
 
-def _order(what: str, which: str, reason: str, url: str, as_json: bool) -> None:
+def _order(what: str, which: str, reason: str, url: str, as_json: bool, stage: int | None = None) -> None:
     with told(), ControlClient(url) as client:
-        _show(client.order(_find(client, which)["id"], what, getpass.getuser(), reason), as_json)
+        key = _find(client, which)["id"]
+        _show(client.order(key, what, getpass.getuser(), reason, expect_stage=stage), as_json)
 
 
 def _release(text: str) -> tuple[str, int]:
@@ -190,10 +199,10 @@ def _release(text: str) -> tuple[str, int]:
 def _find(client: ControlClient, which: str) -> dict[str, Any]:
     if which.isdigit():
         return client.rollout(int(which))
-    found = client.rollouts(which)
+    found = client.rollouts(which, limit=1)
     if not found:
-        raise ClientError(f"no rollout of {which!r} was ever started: `sluice rollout status` lists all")
-    return found[0]
+        raise ClientError(f"no rollout of {which!r} was ever started", hint="`sluice rollout status` lists all")
+    return client.rollout(found[0]["id"])
 
 
 def _show(found: dict[str, Any], as_json: bool) -> None:

@@ -8,11 +8,18 @@ DEFAULT_URL = "http://127.0.0.1:8080"
 
 
 class ClientError(Exception):
-    """The control plane cannot be reached, or refused; the text is what it said. `status` is 0 when not reached."""
+    """The control plane cannot be reached, or refused; the text is what it said. `status` is 0 when not reached.
 
-    def __init__(self, text: str, status: int = 0) -> None:
+    `code` is one of `rollout.errors.Code`, `hint` says what to do next, and `request_id` finds the request in the
+    control plane's log; each is empty when the control plane did not say it.
+    """
+
+    def __init__(self, text: str, status: int = 0, code: str = "", hint: str = "", request_id: str = "") -> None:
         super().__init__(text)
         self.status = status
+        self.code = code
+        self.hint = hint
+        self.request_id = request_id
 
 
 class ControlClient:
@@ -37,23 +44,37 @@ class ControlClient:
         begun: dict[str, Any] = self._ask("POST", "/v1/rollouts", json=order)
         return begun
 
-    def rollouts(self, model: str | None = None) -> list[dict[str, Any]]:
-        """The newest first."""
-        found: list[dict[str, Any]] = self._ask("GET", "/v1/rollouts", params={"model": model} if model else None)
+    def rollouts(self, model: str | None = None, limit: int = 50) -> list[dict[str, Any]]:
+        """The newest first, each as a list shows it."""
+        wanted = {"limit": limit, **({"model": model} if model else {})}
+        page: dict[str, Any] = self._ask("GET", "/v1/rollouts", params=wanted)
+        found: list[dict[str, Any]] = page["items"]
         return found
 
     def rollout(self, key: int) -> dict[str, Any]:
         found: dict[str, Any] = self._ask("GET", f"/v1/rollouts/{key}")
         return found
 
-    def order(self, key: int, what: str, by: str, reason: str = "") -> dict[str, Any]:
-        """`what`: hold, resume, approve or abort."""
-        done: dict[str, Any] = self._ask("POST", f"/v1/rollouts/{key}/{what}", json={"by": by, "reason": reason})
+    def order(
+        self, key: int, what: str, by: str, reason: str = "", *, expect_stage: int | None = None,
+        idempotency_key: str | None = None,
+    ) -> dict[str, Any]:  # fmt: skip
+        """`what`: hold, resume, approve or abort. With `expect_stage`, only while the rollout is at that stage."""
+        order = {"by": by, "reason": reason, "expect_stage": expect_stage}
+        headers = {"idempotency-key": idempotency_key} if idempotency_key else None
+        done: dict[str, Any] = self._ask("POST", f"/v1/rollouts/{key}/{what}", json=order, headers=headers)
         return done
 
     def history(self, key: int) -> list[dict[str, Any]]:
-        found: list[dict[str, Any]] = self._ask("GET", f"/v1/rollouts/{key}/history")
-        return found
+        """All of it, the oldest first."""
+        found: list[dict[str, Any]] = []
+        wanted: dict[str, Any] = {"limit": 200}
+        while True:
+            page = self._ask("GET", f"/v1/rollouts/{key}/history", params=wanted)
+            found += page["items"]
+            if page["next"] is None:
+                return found
+            wanted["cursor"] = page["next"]
 
     def get(self, path: str) -> Any:
         """Any other resource, for example /v1/routes."""
@@ -64,22 +85,19 @@ class ControlClient:
             answer = self._http.request(method, path, **given)
         except httpx.HTTPError as exc:
             raise ClientError(
-                f"the control plane at {self._url} cannot be reached ({exc}): start it with `sluice up`, or give --url"
+                f"the control plane at {self._url} cannot be reached ({exc})",
+                hint="start it with `sluice up`, or give --url",
             ) from exc
         if answer.is_success:
             return answer.json()
-        raise ClientError(_said(answer), answer.status_code)
+        raise _refusal(answer)
 
 
-def _said(answer: httpx.Response) -> str:
-    """The error text of an answer: ours, or what FastAPI says of a request that is not valid."""
+def _refusal(answer: httpx.Response) -> ClientError:
+    """What an answer that is not a success says, in our form or in another's."""
     try:
-        data = answer.json()
-    except ValueError:
-        return f"the control plane answered {answer.status_code}: {answer.text[:200]}"
-    if "error" in data:
-        return str(data["error"])
-    details = data.get("detail")
-    if isinstance(details, list):
-        return "; ".join(f"{'.'.join(map(str, one['loc'][1:]))}: {one['msg']}" for one in details)
-    return str(details)
+        said = answer.json()
+        words = {name: str(said[name]) for name in ("code", "hint", "request_id")}
+        return ClientError(str(said["message"]), answer.status_code, **words)
+    except (ValueError, KeyError, TypeError):
+        return ClientError(f"the control plane answered {answer.status_code}: {answer.text[:200]}", answer.status_code)

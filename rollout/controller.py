@@ -32,11 +32,17 @@ from rollout.store import history, observations, rollouts, routes
 from rollout.store.database import Transactions
 from rollout.store.history import Entry
 from rollout.store.rollouts import StoredRollout
+from rollout.terms import NO_TERMS, Terms
 
 LABEL_WAIT_S, LABEL_WAIT_TIMES = 900.0, 2.0
 """A label that comes later after its answer than both this and this many times the plan's delay counts for nothing."""
 FORGET_EVERY_S = 600.0
 NO_REASON = "no reason given"
+HINTS_NOW = {
+    True: "`sluice rollout history` tells how it ended; start another one to try again",
+    False: "`sluice rollout status` shows where it stands",
+}
+"""By whether the rollout has ended."""
 
 log = logging.getLogger("sluice.control")
 
@@ -116,7 +122,9 @@ class Controller:
 
     # What engineers ask
 
-    def begin(self, model: str, number: int, plan: Plan, by: str, reason: str = "") -> StoredRollout:
+    def begin(
+        self, model: str, number: int, plan: Plan, by: str, reason: str = "", terms: Terms = NO_TERMS
+    ) -> StoredRollout:
         """Start a rollout.
 
         Raises:
@@ -127,12 +135,13 @@ class Controller:
         """
         if keys := not_counted(plan):
             raise RefusedError(
-                f"nothing is counted for {', '.join(keys)} yet, so it could never be cleared: leave it off"
+                f"nothing is counted for {', '.join(keys)} yet, so it could never be cleared", "leave it off"
             )
         release = self.release(model, number)
         now = self._now()
         with self._lock:
             with self._database.writing() as connection:
+                terms.before(connection, None)
                 table = routes.current(connection)
                 stable = table.routes[model].stable if model in table.routes else None
                 self._check_against(release, stable)
@@ -143,20 +152,21 @@ class Controller:
                     connection, Entry(now, by, model, stored.id, "asked", reason or f"roll out {release.name}")
                 )
                 self._advance(connection, stored, RolloutStarted(), "engine", "")
+                terms.after(connection, stored.id)
             self._carrier.kick()
         return self.get(stored.id)
 
-    def hold(self, key: int, by: str, reason: str) -> StoredRollout:
-        return self._told_by(key, Held(by, reason or NO_REASON), by, reason)
+    def hold(self, key: int, by: str, reason: str, terms: Terms = NO_TERMS) -> StoredRollout:
+        return self._told_by(key, Held(by, reason or NO_REASON), by, reason, terms)
 
-    def resume(self, key: int, by: str, reason: str) -> StoredRollout:
-        return self._told_by(key, Resumed(by, reason or NO_REASON), by, reason)
+    def resume(self, key: int, by: str, reason: str, terms: Terms = NO_TERMS) -> StoredRollout:
+        return self._told_by(key, Resumed(by, reason or NO_REASON), by, reason, terms)
 
-    def approve(self, key: int, by: str, reason: str) -> StoredRollout:
-        return self._told_by(key, Approved(by, reason), by, reason)
+    def approve(self, key: int, by: str, reason: str, terms: Terms = NO_TERMS) -> StoredRollout:
+        return self._told_by(key, Approved(by, reason), by, reason, terms)
 
-    def abort(self, key: int, by: str, reason: str) -> StoredRollout:
-        return self._told_by(key, Aborted(by, reason or NO_REASON), by, reason)
+    def abort(self, key: int, by: str, reason: str, terms: Terms = NO_TERMS) -> StoredRollout:
+        return self._told_by(key, Aborted(by, reason or NO_REASON), by, reason, terms)
 
     def get(self, key: int) -> StoredRollout:
         with self._database.reading() as connection:
@@ -167,40 +177,43 @@ class Controller:
         folder = release_folder(self._repository, model, number)
         if not folder.is_dir():
             raise NotFoundError(
-                f"there is no release {model}/{number}: `sluice releases` lists them, `sluice export` adds"
+                f"there is no release {model}/{number}", "`sluice releases` lists them, `sluice export` adds"
             )
         try:
             release = read_release(folder)
             verify_files(release, folder)
         except ReleaseError as exc:
-            raise RefusedError(str(exc)) from exc
+            raise RefusedError(str(exc), "export it again under a new number: releases are never changed") from exc
         return release
 
     def _check_against(self, release: Release, stable: int | None) -> None:
         """Raises ConflictError or RefusedError when a release cannot follow on the stable one."""
         if stable == release.number:
-            raise ConflictError(f"{release.name} is stable already")
+            raise ConflictError(f"{release.name} is stable already", "roll out another release")
         if stable is not None:
             _check_signature(release, self.release(release.model, stable))
 
-    def _told_by(self, key: int, event: Event, by: str, reason: str) -> StoredRollout:
+    def _told_by(self, key: int, event: Event, by: str, reason: str, terms: Terms) -> StoredRollout:
         with self._lock:
             stored = self.get(key)
             try:
-                self._tell(key, event, by, reason)
+                self._tell(key, event, by, reason, terms)
             except engine.UnexpectedEventError as exc:
                 status = stored.state.status.value.replace("_", " ")
                 what = "it has ended" if stored.state.has_ended else f"it cannot be {type(event).__name__.lower()} now"
-                raise ConflictError(f"rollout {key} is {status}: {what}") from exc
+                raise ConflictError(f"rollout {key} is {status}: {what}", HINTS_NOW[stored.state.has_ended]) from exc
         return self.get(key)
 
     # Facts
 
-    def _tell(self, key: int, event: Event, by: str = "engine", reason: str = "") -> None:
+    def _tell(self, key: int, event: Event, by: str = "engine", reason: str = "", terms: Terms = NO_TERMS) -> None:
         """One fact to the engine, outside the ticks."""
         with self._lock:
             with self._database.writing() as connection:
-                owes = self._advance(connection, rollouts.get(connection, key), event, by, reason)
+                stored = rollouts.get(connection, key)
+                terms.before(connection, stored)
+                owes = self._advance(connection, stored, event, by, reason)
+                terms.after(connection, key)
             if owes:
                 self._carrier.kick()
 
@@ -214,7 +227,9 @@ class Controller:
         """Ask the engine, and store the new state with what it owes and its line of history. Does it owe anything?"""
         now, before = self._now(), stored.state
         state, instructions = engine.handle(before, event, now)
-        rollouts.save(connection, replace(stored, state=state), instructions, now)
+        is_changed = rollouts.standing(before) != rollouts.standing(state)
+        new = replace(stored, state=state, revision=stored.revision + is_changed)
+        rollouts.save(connection, new, instructions, now)
         if isinstance(event, Approved) and before.approved_by != state.approved_by:
             history.append(connection, Entry(now, by, state.model, stored.id, "approved", reason or NO_REASON))
         if (before.status, before.stage) != (state.status, state.stage):
@@ -277,12 +292,14 @@ def _check_signature(candidate: Release, stable: Release) -> None:
     if candidate.max_batch_size < stable.max_batch_size:
         raise RefusedError(
             f"{candidate.name} takes batches of {candidate.max_batch_size} rows where stable {stable.name} takes"
-            f" {stable.max_batch_size}: export it with --max-batch-size {stable.max_batch_size}"
+            f" {stable.max_batch_size}",
+            f"export it with --max-batch-size {stable.max_batch_size}",
         )
     if candidate.signature != stable.signature:
         raise RefusedError(
             f"{candidate.name} does not match stable {stable.name}: it has {_shown(candidate)} where clients rely on"
-            f" {_shown(stable)}; export it under another model name, or with the same inputs and outputs"
+            f" {_shown(stable)}",
+            "export it under another model name, or with the same inputs and outputs",
         )
 
 

@@ -6,19 +6,33 @@ from contextlib import asynccontextmanager
 from typing import Any
 
 import uvicorn
-from fastapi import FastAPI, Request
-from fastapi.responses import JSONResponse
+from fastapi import FastAPI
 
-from rollout.api import catalogue, gateways, rollouts
+from rollout.api import catalogue, gateways, history, rollouts
 from rollout.api.context import Context
+from rollout.api.feed import Feed
+from rollout.api.refusals import refuse_in_one_form
+from rollout.api.request_ids import RequestIds
+from rollout.api.requests import Requests
+from rollout.api.server import ControlServer
 from rollout.config import ControlSettings
 from rollout.controller import Controller
-from rollout.errors import ControlError
 from rollout.leading import Leadership
 from rollout.pools.seam import PoolHost
 from rollout.routing import Routing
 from rollout.serving import Serving
 from rollout.store.database import Database
+
+DESCRIPTION = """\
+Puts releases of models on live traffic by degrees.
+
+* Every answer that is not a success is a `Refusal`: a `code` for programs, a `message` and a `hint` for people, and the
+  `request_id` (send your own as `x-request-id`).
+* Every change has an author and a reason. With an `Idempotency-Key` it may be sent again; with `If-Match`,
+  `expect_stage` or `expect_phase` it is only made while the rollout is as you saw it.
+* Lists come by pages: give `next` of one page as `cursor` of the following.
+* Times are seconds since the epoch. Pass over fields that you do not know.
+"""
 
 
 def build(settings: ControlSettings, host: PoolHost[Any]) -> FastAPI:
@@ -31,32 +45,36 @@ def build(settings: ControlSettings, host: PoolHost[Any]) -> FastAPI:
         leadership, serving, routing, settings.repository_path, tick_s=settings.tick_s,
         drain_timeout_s=settings.drain_timeout_s, kept_observations_s=settings.kept_observations_s,
     )  # fmt: skip
+    feed = Feed(database)
+    database.tell_of_writes(feed.wake)
 
     @asynccontextmanager
     async def life(_app: FastAPI) -> AsyncIterator[None]:
         controller.start()
-        yield
+        async with feed.running():
+            yield
         controller.stop()
         database.close()
 
-    app = FastAPI(title="Sluice control plane", version="1", lifespan=life)
-    app.state.context = Context(leadership, controller, routing, serving, settings.repository_path)
-    app.add_exception_handler(ControlError, _refused)
-    for part in (rollouts, catalogue, gateways):
+    app = FastAPI(
+        title="Sluice control plane", version="1", description=DESCRIPTION, lifespan=life, redirect_slashes=False
+    )
+    app.state.context = Context(leadership, controller, routing, serving, settings.repository_path, feed)
+    app.add_middleware(Requests)
+    refuse_in_one_form(app)
+    for part in (rollouts, history, catalogue, gateways):
         app.include_router(part.router)
     return app
 
 
-async def _refused(_request: Request, exc: Exception) -> JSONResponse:
-    assert isinstance(exc, ControlError)
-    return JSONResponse({"error": str(exc)}, status_code=exc.status)
-
-
 def serve(settings: ControlSettings, host: PoolHost[Any]) -> None:
     """Serve until SIGTERM or SIGINT. Pools live on. Raises DatabaseError."""
-    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(name)s %(message)s")
-    address, _, port = settings.listen.rpartition(":")
-    config = uvicorn.Config(
-        build(settings, host), host=address, port=int(port), log_level="warning", timeout_graceful_shutdown=2
+    handler = logging.StreamHandler()
+    handler.addFilter(RequestIds())
+    logging.basicConfig(
+        level=logging.INFO, format="%(asctime)s %(name)s [%(request_id)s] %(message)s", handlers=[handler]
     )
-    uvicorn.Server(config).run()
+    app = build(settings, host)
+    address, _, port = settings.listen.rpartition(":")
+    config = uvicorn.Config(app, host=address, port=int(port), log_level="warning", timeout_graceful_shutdown=2)
+    ControlServer(config, app.state.context.feed).run()

@@ -1,28 +1,32 @@
-"""What there is: releases, routes, pools, gateways, history, health."""
+"""What there is: releases, routes, pools, gateways, health."""
 
 import os
 import time
 from collections import Counter
 from typing import Annotated, Any
 
-from fastapi import APIRouter, Depends
+from fastapi import APIRouter, Path, Query
+from fastapi.responses import JSONResponse
 
 from exporter.release import releases as releases_in
 from gateway.windows import Role
-from rollout.api.context import Context, context_of
-from rollout.errors import NotFoundError
-from rollout.store import history as history_store
+from rollout.api.catalogue_shapes import Gateway, Health, Pool, Release, Table, Traffic
+from rollout.api.context import Given
+from rollout.api.refusals import documented
+from rollout.api.rollout_shapes import MODEL_NAME
+from rollout.errors import Code, NotFoundError
 from rollout.store import observations
 
 router = APIRouter(prefix="/v1", tags=["catalogue"])
-Given = Annotated[Context, Depends(context_of)]
 
 TRAFFIC_S = 300.0
 """Today's traffic is that of the last five minutes."""
 
 
-@router.get("/releases")
-def releases(context: Given, model: str | None = None) -> list[dict[str, Any]]:
+@router.get("/releases", response_model=list[Release], responses=documented())
+def releases(
+    context: Given, model: Annotated[str | None, Query(pattern=MODEL_NAME, examples=["digits"])] = None
+) -> list[dict[str, Any]]:
     """The releases of the repository, and what each does now."""
     routes = context.routing.table.routes
     shown = []
@@ -42,17 +46,18 @@ def releases(context: Given, model: str | None = None) -> list[dict[str, Any]]:
     return shown
 
 
-@router.get("/routes")
-def routes(context: Given) -> dict[str, Any]:
-    return context.routing.table.to_json()
+@router.get("/routes", response_model=None, responses={200: {"model": Table}, **documented()})
+def routes(context: Given) -> JSONResponse:
+    """The route table in force."""
+    return JSONResponse(context.routing.table.to_json())
 
 
-@router.get("/models/{model}/traffic")
-def traffic(model: str, context: Given) -> dict[str, Any]:
+@router.get("/models/{model}/traffic", response_model=Traffic, responses=documented(Code.NOT_FOUND))
+def traffic(model: Annotated[str, Path(pattern=MODEL_NAME, examples=["digits"])], context: Given) -> dict[str, Any]:
     """What stable answered in the last minutes: requests/s of the model, the share that fails, latencies by bucket."""
     route = context.routing.table.routes.get(model)
     if route is None:
-        raise NotFoundError(f"no model {model!r} is served: `sluice releases` lists them")
+        raise NotFoundError(f"no model {model!r} is served", "`sluice releases` lists them")
     with context.database.reading() as connection:
         windows = observations.windows_since(connection, model, time.time() - TRAFFIC_S)
     answered = [one for one in windows if one.role is Role.ANSWERED]
@@ -71,12 +76,13 @@ def traffic(model: str, context: Given) -> dict[str, Any]:
     }
 
 
-@router.get("/pools")
+@router.get("/pools", response_model=list[Pool], responses=documented())
 def pools(context: Given) -> list[dict[str, Any]]:
+    """The servers that serve a release."""
     return [pool.to_json() for pool in context.serving.pools()]
 
 
-@router.get("/gateways")
+@router.get("/gateways", response_model=dict[str, Gateway], responses=documented())
 def gateways(context: Given) -> dict[str, Any]:
     """The gateways heard of lately: the table each applied, what it has in flight, why it refused a table."""
     return {
@@ -85,17 +91,7 @@ def gateways(context: Given) -> dict[str, Any]:
     }
 
 
-@router.get("/history")
-def history(context: Given, limit: int = 200) -> dict[str, Any]:
-    """The newest entries, and the first that does not fit the hash chain (null when all do)."""
-    with context.database.reading() as connection:
-        return {
-            "entries": history_store.entries(connection, limit=min(limit, 10_000)),
-            "first_broken": history_store.first_broken(connection),
-        }
-
-
-@router.get("/health")
+@router.get("/health", response_model=Health, responses=documented())
 def health(context: Given) -> dict[str, Any]:
     """That it lives, which process it is, and which stable releases have no living server (yet)."""
     dead = set(context.serving.dead())

@@ -2,9 +2,11 @@
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Annotated
 
-from fastapi import Request
+from fastapi import Depends, Request
 
+from rollout.api.feed import Feed
 from rollout.controller import Controller
 from rollout.leading import Leadership
 from rollout.routing import Routing
@@ -18,8 +20,12 @@ class Context:
     routing: Routing
     serving: Serving
     repository: Path
+    feed: Feed
 
 
 def context_of(request: Request) -> Context:
     context: Context = request.app.state.context
     return context
+
+
+Given = Annotated[Context, Depends(context_of)]

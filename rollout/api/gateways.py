@@ -5,14 +5,18 @@ import time
 from collections.abc import Callable, Iterable
 from typing import Annotated, Any, TypeVar
 
-from fastapi import APIRouter, Depends, Response
-from pydantic import BaseModel, Field
+from fastapi import APIRouter, Query, Response
+from fastapi.responses import JSONResponse
+from pydantic import BaseModel, ConfigDict, Field
 
 from exporter.release import ReleaseError, read_release, release_folder
 from gateway.samples import Label, Sample
 from gateway.windows import Window
-from rollout.api.context import Context, context_of
-from rollout.errors import NotLeaderError
+from rollout.api.catalogue_shapes import Kept, Table
+from rollout.api.context import Context, Given
+from rollout.api.refusals import documented, documented_change
+from rollout.api.rollout_shapes import WORDS
+from rollout.errors import Code, NotLeaderError
 from rollout.observing import is_sound
 from rollout.quality import prediction_of
 from rollout.routing import Heartbeat
@@ -22,15 +26,26 @@ LONG_POLL_S = 25.0
 
 log = logging.getLogger("sluice.control")
 router = APIRouter(prefix="/v1/gateway", tags=["gateways"])
-Given = Annotated[Context, Depends(context_of)]
 T = TypeVar("T")
 
 
 class Report(BaseModel):
     """What a gateway says every second; the entries are read by the contracts' own readers."""
 
-    gateway: str = Field(min_length=1, max_length=128)
-    boot: str = Field(min_length=1, max_length=64)
+    model_config = ConfigDict(
+        strict=True,
+        json_schema_extra={
+            "examples": [
+                {
+                    "gateway": "gateway-1", "boot": "5f0c954b", "sequence": 7, "applied_version": 1796000361,
+                    "in_flight": {"digits/1": 3}, "windows": [], "samples": [], "labels": [],
+                }
+            ]
+        }
+    )  # fmt: skip
+
+    gateway: str = Field(min_length=1, max_length=128, pattern=WORDS)
+    boot: str = Field(min_length=1, max_length=64, pattern=WORDS)
     sequence: int = Field(ge=0)
     applied_version: int
     in_flight: dict[str, int] = {}
@@ -40,8 +55,17 @@ class Report(BaseModel):
     labels: list[dict[str, Any]] = []
 
 
-@router.get("/routes", response_model=None)
-async def routes(context: Given, after: int = -1, timeout_s: float = LONG_POLL_S) -> dict[str, Any] | Response:
+@router.get(
+    "/routes", response_model=None,
+    responses={
+        200: {"model": Table}, 204: {"description": "There is none within the time."}, **documented(Code.NOT_LEADER),
+    },
+)  # fmt: skip
+async def routes(
+    context: Given,
+    after: Annotated[int, Query(description="The version that is in force.")] = -1,
+    timeout_s: Annotated[float, Query(ge=0, le=3600, description="How long to wait, 25 s at most.")] = LONG_POLL_S,
+) -> Response:
     """The route table as soon as it is newer than `after`; 204 when it is not within the time.
 
     Only the leader answers: it must know which tables its gateways have.
@@ -49,10 +73,10 @@ async def routes(context: Given, after: int = -1, timeout_s: float = LONG_POLL_S
     if context.database.term is None:
         raise NotLeaderError(context.database.leader)
     table = await context.routing.wait_after(after, min(timeout_s, LONG_POLL_S))
-    return Response(status_code=204) if table is None else table.to_json()
+    return Response(status_code=204) if table is None else JSONResponse(table.to_json())
 
 
-@router.post("/reports")
+@router.post("/reports", response_model=Kept, responses=documented_change())
 def report(report: Report, context: Given) -> dict[str, int]:
     """Keep a report's windows, samples and labels, each once; entries that cannot be true are left out and logged."""
     windows = [one for one in _sound(Window.from_json, report.windows, report) if is_sound(one)]

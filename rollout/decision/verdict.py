@@ -4,8 +4,9 @@ Knows how to read evidence. Decides nothing: what a verdict leads to is in `jour
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from enum import StrEnum
+from typing import Any
 
 from rollout.decision.evidence import clear_needed, harm_needed, late_needed
 from rollout.decision.feasibility import MIRRORED
@@ -105,6 +106,20 @@ def progress(state: Rollout, now: float) -> Progress:
     )
 
 
+def outline(state: Rollout) -> dict[str, Any]:
+    """What a list shows of a rollout, by the names of `Progress`."""
+    return {
+        "stable": state.stable,
+        "phase": state.phase.value,
+        "stage": state.stage + 1,
+        "stages": len(state.plan.stages),
+        "requests": state.requests,
+        "attempt": state.attempt,
+        "decision": None if state.decision is None else asdict(state.decision),
+        "summary": _summary(state, waiting_for(state, is_brief=True)),
+    }
+
+
 def verdict_of(state: Rollout, guard: Guard) -> Verdict:
     """What the evidence says about this guard."""
     plan, evidence = state.plan, state.evidence.of(guard)
@@ -157,8 +172,11 @@ def late_reason(state: Rollout, guard: Guard) -> str:
     return f"worse since it bakes; over the whole rollout {estimate(guard, evidence)}; evidence of late harm {shown}"
 
 
-def waiting_for(state: Rollout) -> tuple[str, ...]:
-    """What must happen before the rollout goes on; empty when nothing is missing, or when it has ended."""
+def waiting_for(state: Rollout, is_brief: bool = False) -> tuple[str, ...]:
+    """What must happen before the rollout goes on; empty when nothing is missing, or when it has ended.
+
+    Brief, it goes without estimates: their intervals take milliseconds, and outlines are made at every tick.
+    """
     if state.has_ended:
         return ()
     match state.status:
@@ -171,7 +189,7 @@ def waiting_for(state: Rollout) -> tuple[str, ...]:
         case Status.HELD:
             return ("someone to resume it",)
         case _:
-            return _missing(state, gate_of(state))
+            return _missing(state, gate_of(state), is_brief)
 
 
 def _finding(state: Rollout, guard: Guard) -> Finding:
@@ -197,7 +215,7 @@ def _bounds(state: Rollout, guard: Guard) -> str:
     return f"evidence of harm {harm}, of being clear {clear}"
 
 
-def _missing(state: Rollout, gate: Gate) -> tuple[str, ...]:
+def _missing(state: Rollout, gate: Gate, is_brief: bool) -> tuple[str, ...]:
     missing = []
     if gate.silent_s > 0:
         missing.append(f"data: nothing was counted for {gate.silent_s:,.0f} s")
@@ -208,7 +226,8 @@ def _missing(state: Rollout, gate: Gate) -> tuple[str, ...]:
     for guard in gate.guards:
         evidence = state.evidence.of(guard)
         clear = against(evidence.log_clear, clear_needed(state.plan))
-        missing.append(f"{guard.value} to be cleared ({clear}; {estimate(guard, evidence)})")
+        seen = "" if is_brief else f"; {estimate(guard, evidence)}"
+        missing.append(f"{guard.value} to be cleared ({clear}{seen})")
     if not gate.is_within_budget:
         assert state.evidence.step is not None
         most = percent(state.evidence.step.margin)

@@ -5,7 +5,7 @@ order of their numbers; two processes that open a new database bring it to this 
 """
 
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 from typing import Any, Protocol, Self
@@ -48,6 +48,7 @@ class Database:
 
     def __init__(self, engine: Engine) -> None:
         self._engine = engine
+        self._told_of_writes: list[Callable[[], None]] = []
 
     @classmethod
     def open(cls, url: str) -> Self:
@@ -89,6 +90,12 @@ class Database:
             connection = connection.execution_options(writes=True)
             with connection.begin():
                 yield connection
+        for tell in self._told_of_writes:
+            tell()
+
+    def tell_of_writes(self, tell: Callable[[], None]) -> None:
+        """Call `tell` after every change that is kept, from the thread that made it."""
+        self._told_of_writes.append(tell)
 
     def close(self) -> None:
         self._engine.dispose()

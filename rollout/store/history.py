@@ -5,7 +5,7 @@ import json
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from sqlalchemy import Connection, desc, insert, select
+from sqlalchemy import Connection, desc, func, insert, select
 
 from rollout.store.tables import history
 
@@ -32,12 +32,29 @@ def append(connection: Connection, entry: Entry) -> None:
     connection.execute(insert(history).values(**row, previous=previous, digest=digest_of(previous, row)))
 
 
-def entries(connection: Connection, rollout: int | None = None, limit: int = 1000) -> list[dict[str, Any]]:
-    """The newest `limit` entries, oldest first; of one rollout when it is given."""
+def newest(
+    connection: Connection, *, model: str | None = None, before: int | None = None, limit: int = 1000
+) -> list[dict[str, Any]]:
+    """Entries with smaller ids than `before`, the newest first."""
     query = select(history).order_by(desc(history.c.id)).limit(limit)
-    if rollout is not None:
-        query = query.where(history.c.rollout == rollout)
-    return [dict(row._mapping) for row in reversed(connection.execute(query).all())]
+    query = query if model is None else query.where(history.c.model == model)
+    query = query if before is None else query.where(history.c.id < before)
+    return [dict(row._mapping) for row in connection.execute(query)]
+
+
+def entries(
+    connection: Connection, rollout: int | None = None, model: str | None = None, after: int = 0, limit: int = 1000
+) -> list[dict[str, Any]]:
+    """Entries with greater ids than `after`, the oldest first; of one rollout, or one model, when it is given."""
+    query = select(history).where(history.c.id > after).order_by(history.c.id).limit(limit)
+    query = query if rollout is None else query.where(history.c.rollout == rollout)
+    query = query if model is None else query.where(history.c.model == model)
+    return [dict(row._mapping) for row in connection.execute(query)]
+
+
+def last_id(connection: Connection) -> int:
+    """The id of the newest entry, 0 when there is none."""
+    return connection.execute(select(func.max(history.c.id))).scalar() or 0
 
 
 def first_broken(connection: Connection) -> int | None:

@@ -1,14 +1,17 @@
 """Rollouts, and the instructions that are owed for them."""
 
 import json
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from sqlalchemy import Connection, Row, desc, insert, select, update
+import sqlalchemy
+from sqlalchemy import Connection, desc, insert, select, update
 from sqlalchemy.exc import IntegrityError
 
 from rollout.decision.instructions import Instruction, instruction_from_json, instruction_to_json
 from rollout.decision.state import Rollout, Status
+from rollout.decision.verdict import outline
 from rollout.errors import ConflictError, NotFoundError
 from rollout.store import observations
 from rollout.store.tables import instructions, rollouts
@@ -18,7 +21,8 @@ from rollout.store.tables import instructions, rollouts
 class StoredRollout:
     """A rollout's state with what the store knows of it; `*_seen` are the last observations that its evidence holds.
 
-    Only what was counted under route tables newer than `since_version` belongs to it.
+    Only what was counted under route tables newer than `since_version` belongs to it. `revision` is another one after
+    every change of what people decide by: see `standing`.
     """
 
     id: int
@@ -28,6 +32,22 @@ class StoredRollout:
     samples_seen: int
     created_at: float
     updated_at: float
+    revision: int = 1
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """A rollout as lists show it."""
+
+    id: int
+    model: str
+    release: int
+    status: Status
+    revision: int
+    created_at: float
+    updated_at: float
+    is_settled: bool
+    outline: dict[str, Any]
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,18 +69,22 @@ def create(connection: Connection, state: Rollout, since_version: int, now: floa
         if get(connection, waiting.rollout).state.model == state.model:
             raise ConflictError(
                 f"a rollout of {state.model} is under way, or its end is still being carried out"
-                f" (rollout {waiting.rollout}): abort it first, or wait until it has settled"
+                f" (rollout {waiting.rollout})",
+                "abort it first, or wait until it has settled",
             )
     windows_seen, samples_seen = observations.last_ids(connection)
     row = {
         "model": state.model, "release": state.release, "active_model": state.model, "status": state.status.value,
         "state": json.dumps(state.to_json()), "since_version": since_version, "windows_seen": windows_seen,
-        "samples_seen": samples_seen, "created_at": now, "updated_at": now,
+        "samples_seen": samples_seen, "created_at": now, "updated_at": now, "outline": json.dumps(outline(state)),
+        "revision": 1,
     }  # fmt: skip
     try:
         key = connection.execute(insert(rollouts).values(**row)).inserted_primary_key
     except IntegrityError as exc:
-        raise ConflictError(f"a rollout of {state.model} is under way: abort it first, or wait for its end") from exc
+        raise ConflictError(
+            f"a rollout of {state.model} is under way", "abort it first, or wait until it has settled"
+        ) from exc
     assert key is not None
     return StoredRollout(int(key[0]), state, since_version, windows_seen, samples_seen, now, now)
 
@@ -78,6 +102,8 @@ def save(connection: Connection, stored: StoredRollout, owed: tuple[Instruction,
             windows_seen=stored.windows_seen,
             samples_seen=stored.samples_seen,
             updated_at=now,
+            revision=stored.revision,
+            outline=json.dumps(outline(state)),
         )
     )
     for instruction in owed:
@@ -90,7 +116,7 @@ def get(connection: Connection, key: int) -> StoredRollout:
     """Raises NotFoundError."""
     row = connection.execute(select(rollouts).where(rollouts.c.id == key)).first()
     if row is None:
-        raise NotFoundError(f"there is no rollout {key}: `sluice rollout status` lists them")
+        raise NotFoundError(f"there is no rollout {key}", "`sluice rollout status` lists them")
     return _stored(row)
 
 
@@ -108,12 +134,38 @@ def active(connection: Connection) -> list[StoredRollout]:
     return [_stored(row) for row in connection.execute(query)]
 
 
-def newest(connection: Connection, model: str | None = None, limit: int = 50) -> list[StoredRollout]:
-    """The newest rollouts first."""
-    query = select(rollouts).order_by(desc(rollouts.c.id)).limit(limit)
-    if model is not None:
-        query = query.where(rollouts.c.model == model)
-    return [_stored(row) for row in connection.execute(query)]
+def page(
+    connection: Connection, *, model: str | None = None, status: Status | None = None, before: int | None = None,
+    limit: int = 50,
+) -> list[Row]:  # fmt: skip
+    """The newest rollouts first, those with smaller ids than `before`; their states are not read."""
+    query = select(*(rollouts.c[name] for name in _ROW)).order_by(desc(rollouts.c.id)).limit(limit)
+    for column, wanted in ((rollouts.c.model, model), (rollouts.c.status, status)):
+        query = query if wanted is None else query.where(column == wanted)
+    found = connection.execute(query if before is None else query.where(rollouts.c.id < before)).all()
+    unsettled = _owing(connection, [row.id for row in found])
+    return [
+        Row(
+            *(row.id, row.model, row.release, Status(row.status), row.revision, row.created_at, row.updated_at),
+            is_settled=row.active_model is None and row.id not in unsettled,
+            outline=json.loads(row.outline),
+        )
+        for row in found
+    ]
+
+
+_ROW = ("id", "model", "release", "status", "revision", "created_at", "updated_at", "active_model", "outline")
+
+
+def _owing(connection: Connection, keys: Sequence[int]) -> set[int]:
+    """Which of these rollouts still owe something."""
+    query = select(instructions.c.rollout).where(instructions.c.done_at.is_(None), instructions.c.rollout.in_(keys))
+    return set(connection.execute(query.distinct()).scalars())
+
+
+def standing(state: Rollout) -> tuple[object, ...]:
+    """What people decide by; a change of it is a new revision."""
+    return state.status, state.stage, state.attempt, state.approved_by
 
 
 def owed(connection: Connection, rollout: int | None = None) -> list[Owed]:
@@ -130,8 +182,15 @@ def done(connection: Connection, key: int, now: float) -> None:
     connection.execute(update(instructions).where(instructions.c.id == key).values(done_at=now))
 
 
-def _stored(row: Row[Any]) -> StoredRollout:
+def _stored(row: sqlalchemy.Row[Any]) -> StoredRollout:
     state = Rollout.from_json(json.loads(row.state))
     return StoredRollout(
-        row.id, state, row.since_version, row.windows_seen, row.samples_seen, row.created_at, row.updated_at
+        row.id,
+        state,
+        row.since_version,
+        row.windows_seen,
+        row.samples_seen,
+        row.created_at,
+        row.updated_at,
+        row.revision,
     )

@@ -43,11 +43,17 @@ rollouts = Table(
     Column("samples_seen", BigInteger, nullable=False),
     Column("created_at", Float, nullable=False),
     Column("updated_at", Float, nullable=False),
+    Column("revision", Integer, nullable=False, server_default="1"),
+    Column("outline", Text, nullable=False, server_default="{}"),
+    Index("rollouts_by_model", "model", "id"),
+    Index("rollouts_by_status", "status", "id"),
     sqlite_autoincrement=True,
 )
 """`since_version`: the route table before this rollout; what was counted under it, or an older one, is not its own.
 
-`active_model` is the model while the rollout goes on, then NULL: so there is one rollout a model at most.
+`active_model` is the model while the rollout goes on, then NULL: so there is one rollout a model at most. `revision`
+grows with every change of status, stage, attempt or approvals. `outline` is what a list shows, so that a list need not
+read states.
 """
 
 instructions = Table(
@@ -132,6 +138,19 @@ history = Table(
     Column("reason", Text, nullable=False),
     Column("previous", String(64), nullable=False),
     Column("digest", String(64), nullable=False),
+    Index("history_by_rollout", "rollout", "id"),
+    Index("history_by_model", "model", "id"),
     sqlite_autoincrement=True,
 )
 """Append-only; each row's digest covers the row and the digest before it."""
+
+answers = Table(
+    "answers",
+    metadata,
+    Column("key", String(128), primary_key=True),
+    Column("digest", String(64), nullable=False),
+    Column("at", Float, nullable=False, index=True),
+    Column("status", Integer, nullable=False),
+    Column("document", Text, nullable=False),
+)
+"""Answers to changes by idempotency key; `digest` is that of the request."""

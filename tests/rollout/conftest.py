@@ -13,10 +13,12 @@ from typing import Any
 import httpx
 import pytest
 import uvicorn
+from fastapi import FastAPI
 
 from gateway.samples import Label
 from gateway.windows import Outcome, Role, Window, bucket_of
 from rollout.api.app import build
+from rollout.api.server import ControlServer
 from rollout.config import ControlSettings
 from rollout.pools.fake import FakeHost
 from tests.rollout.releases import sample, write_release
@@ -112,19 +114,26 @@ def quick(**more: Any) -> dict[str, Any]:
     }  # fmt: skip
 
 
-@contextlib.contextmanager
-def running(settings: ControlSettings, host: FakeHost) -> Iterator[httpx.Client]:
+def running(settings: ControlSettings, host: FakeHost) -> contextlib.AbstractContextManager[httpx.Client]:
     """A control plane on a real socket, until the block ends."""
+    return running_app(build(settings, host))
+
+
+@contextlib.contextmanager
+def running_app(app: FastAPI) -> Iterator[httpx.Client]:
     listener = socket.create_server(("127.0.0.1", 0))
-    server = uvicorn.Server(uvicorn.Config(build(settings, host), log_level="warning", timeout_graceful_shutdown=1))
+    config = uvicorn.Config(app, log_level="warning", timeout_graceful_shutdown=1)
+    server = ControlServer(config, app.state.context.feed)
     thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]})
     thread.start()
     port = listener.getsockname()[1]
-    with httpx.Client(base_url=f"http://127.0.0.1:{port}", timeout=10.0, trust_env=False) as client:
-        yield client
-    server.should_exit = True
-    thread.join()
-    listener.close()
+    try:
+        with httpx.Client(base_url=f"http://127.0.0.1:{port}", timeout=10.0, trust_env=False) as client:
+            yield client
+    finally:
+        server.should_exit = True
+        thread.join()
+        listener.close()
 
 
 @pytest.fixture(scope="session")

@@ -162,7 +162,7 @@ class Play:
 
     def _begun(self) -> list[int]:
         with self.database.reading() as connection:
-            return [one.id for one in rollouts.newest(connection)]
+            return [one.id for one in rollouts.page(connection)]
 
     def _end(self) -> Any:
         with self.database.reading() as connection:

@@ -99,10 +99,10 @@ def test_held_resumed_and_aborted_by_people(serving: Plane) -> None:
     assert serving.client.post(f"/v1/rollouts/{key}/abort", json=order).json()["status"] == "aborted"
     again = serving.client.post(f"/v1/rollouts/{key}/abort", json=order)
     assert again.status_code == 409
-    told = serving.client.get(f"/v1/rollouts/{key}/history").json()
+    told = serving.client.get(f"/v1/rollouts/{key}/history").json()["items"]
     assert [one["what"] for one in told] == ["asked", "warming", "shadow", "held", "shadow", "aborted"]
     assert told[3]["author"] == "ada"
-    assert serving.client.get("/v1/history").json()["first_broken"] is None
+    assert serving.client.get("/v1/history/check").json()["first_broken"] is None
 
 
 def test_next_step_waits_for_as_many_people_as_the_plan_asks_for(serving: Plane) -> None:
@@ -117,7 +117,7 @@ def test_next_step_waits_for_as_many_people_as_the_plan_asks_for(serving: Plane)
     assert serving.rollout(key)["waiting_for"] == ["approval by one person more: `sluice rollout approve`"]
     serving.client.post(f"/v1/rollouts/{key}/approve", json={"by": "bob"})
     assert serving.wait_status(key, "canary")["weight"] == 0.5
-    told = serving.client.get(f"/v1/rollouts/{key}/history").json()
+    told = serving.client.get(f"/v1/rollouts/{key}/history").json()["items"]
     assert [(one["author"], one["what"]) for one in told if one["what"] == "approved"] == [
         ("ada", "approved"), ("bob", "approved"),
     ]  # fmt: skip
@@ -145,8 +145,8 @@ def test_second_rollout_of_a_model_is_refused(serving: Plane) -> None:
     serving.begin(2, quick())
     refused = serving.begin(3)
     assert refused.status_code == 409
-    assert "under way" in refused.json()["error"]
-    assert len(serving.client.get("/v1/rollouts").json()) == 2
+    assert "under way" in refused.json()["message"]
+    assert len(serving.client.get("/v1/rollouts").json()["items"]) == 2
 
 
 @pytest.mark.parametrize(
@@ -164,8 +164,8 @@ def test_wrong_orders_say_what_is_wrong(
 ) -> None:
     refused = serving.begin(release, plan)
     assert refused.status_code == status
-    assert says in refused.json()["error"]
-    assert len(serving.client.get("/v1/rollouts").json()) == 1
+    assert says in refused.json()["message"]
+    assert len(serving.client.get("/v1/rollouts").json()["items"]) == 1
 
 
 def test_release_with_other_inputs_is_refused(serving: Plane, repository: Path) -> None:
@@ -173,14 +173,14 @@ def test_release_with_other_inputs_is_refused(serving: Plane, repository: Path) 
     write_release(repository, 4, signature=other)
     refused = serving.begin(4)
     assert refused.status_code == 422
-    assert "picture FP32[28, 28]" in refused.json()["error"]
+    assert "picture FP32[28, 28]" in refused.json()["message"]
 
 
 def test_damaged_release_is_refused(serving: Plane, repository: Path) -> None:
     (repository / "digits" / "2" / "weights").write_text("changed")
     refused = serving.begin(2)
     assert refused.status_code == 422
-    assert "changed after it was written" in refused.json()["error"]
+    assert "changed after it was written" in refused.json()["message"]
 
 
 def test_stable_server_that_dies_is_started_again_and_routed(serving: Plane) -> None:
@@ -235,7 +235,7 @@ def test_model_takes_no_rollout_until_the_last_has_settled(serving: Plane) -> No
     serving.client.post(f"/v1/rollouts/{key}/abort", json={"by": "ada"})
     refused = serving.begin(2, quick())
     assert refused.status_code == 409
-    assert "settled" in refused.json()["error"]
+    assert "settled" in refused.json()["hint"]
     serving.wait(key, lambda found: bool(found["is_settled"]))
     again = serving.begin(2, quick()).json()["id"]
     assert serving.wait_status(again, "shadow")["status"] == "shadow"
@@ -291,7 +291,7 @@ def test_smaller_batches_than_stables_are_refused(serving: Plane, repository: Pa
     write_manifest(repository / "digits" / "4", replace(release, max_batch_size=4))
     refused = serving.begin(4)
     assert refused.status_code == 422
-    assert "--max-batch-size 8" in refused.json()["error"]
+    assert "--max-batch-size 8" in refused.json()["hint"]
 
 
 def test_ended_rollout_does_not_begin_its_pool_late(serving: Plane) -> None:

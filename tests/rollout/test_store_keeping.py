@@ -102,7 +102,7 @@ def test_one_rollout_a_model_until_it_ends(database: Database) -> None:
         rollouts.save(connection, replace(first, state=ended), (), 2.0)
         second = rollouts.create(connection, STATE, 0, 3.0)
         assert len(rollouts.active(connection)) == 1
-        assert [one.id for one in rollouts.newest(connection)] == [second.id, first.id]
+        assert [one.id for one in rollouts.page(connection)] == [second.id, first.id]
 
 
 def test_unknown_rollout(database: Database) -> None:
@@ -136,7 +136,7 @@ def test_rollout_waits_until_the_one_before_owes_nothing(database: Database) -> 
     with database.writing() as connection:
         first = rollouts.create(connection, STATE, 0, 1.0)
         rollouts.save(connection, replace(first, state=aborted), (Announce("it ended"),), 2.0)
-        with pytest.raises(ConflictError, match="settled"):
+        with pytest.raises(ConflictError, match="still being carried out"):
             rollouts.create(connection, STATE, 0, 3.0)
         rollouts.done(connection, rollouts.owed(connection)[0].id, 4.0)
         assert rollouts.create(connection, STATE, 0, 5.0).id > first.id

@@ -17,6 +17,7 @@ COMMANDS = {
     "releases": "rollout.cli:releases",
     "plan": "rollout.plan_cli:plan",
     "rollout": "rollout.cli:rollout",
+    "rollback": "rollout.cli:roll_back",
     "doctor": "rollout.doctor:doctor",
     "gateway": "gateway.cli:gateway",
     "control": "rollout.cli:control",

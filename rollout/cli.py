@@ -1,6 +1,6 @@
 """`sluice releases`, `sluice rollout ...` and `sluice control`: the release engineer's side of the control plane.
 
-Exit codes: 0 done, 1 a watched rollout was not promoted, 2 a mistake or a refusal; nothing was changed then.
+Exit codes are `exits.Exit`'s; errors are told on stderr, with --json as one line of JSON.
 """
 
 import contextlib
@@ -9,7 +9,7 @@ import json
 from collections.abc import Iterator
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, NoReturn
 
 import typer
 from rich.console import Console
@@ -17,7 +17,8 @@ from rich.table import Table
 
 from rollout.client import DEFAULT_URL, ClientError, ControlClient
 from rollout.config import load_settings
-from rollout.errors import ControlError
+from rollout.errors import Code, ControlError
+from rollout.exits import OF_CODE, Exit, of_rollout
 from rollout.plan import PlanError, load_plan, plan_to_json
 from rollout.pools.errors import PoolError
 from rollout.watch import picture
@@ -35,21 +36,32 @@ _out, _err = Console(), Console(stderr=True)
 
 
 @contextlib.contextmanager
-def told() -> Iterator[None]:
-    """Errors become a line that says what is wrong, and where it is known one that says what to do; exit code 2."""
+def told(as_json: bool = False) -> Iterator[None]:
+    """Errors become a line that says what is wrong, and where it is known one that says what to do; see `exits`."""
     try:
         yield
+    except KeyboardInterrupt as exc:
+        raise typer.Exit(Exit.INTERRUPTED) from exc
     except OSError as exc:
-        _err.print(
-            f"error: {exc.filename or 'a file'} cannot be used ({exc.strerror}): choose another folder, or make room",
-            style="red", markup=False, highlight=False, soft_wrap=True,
-        )  # fmt: skip
-        raise typer.Exit(2) from exc
-    except (ClientError, ControlError, PlanError, PoolError) as exc:
-        _err.print(f"error: {exc}", style="red", markup=False, highlight=False, soft_wrap=True)
-        if isinstance(exc, ClientError | ControlError) and exc.hint:
-            _err.print(exc.hint, markup=False, highlight=False, soft_wrap=True)
-        raise typer.Exit(2) from exc
+        said = f"{exc.filename or 'a file'} cannot be used ({exc.strerror})"
+        _refuse(as_json, said, "choose another folder, or make room", Exit.USAGE)
+    except ClientError as exc:
+        _refuse(as_json, str(exc), exc.hint, OF_CODE.get(exc.code, Exit.ERROR), exc.code, exc.request_id)
+    except ControlError as exc:
+        _refuse(as_json, str(exc), exc.hint, Exit.USAGE, exc.code)
+    except (PlanError, PoolError) as exc:
+        _refuse(as_json, str(exc), "", Exit.USAGE)
+
+
+def _refuse(as_json: bool, said: str, hint: str, code: Exit, word: str = "", request_id: str = "") -> NoReturn:
+    if as_json:
+        error = {"code": word or code.name.lower(), "message": said, "next": hint, "request_id": request_id}
+        typer.echo(json.dumps(error), err=True)
+    else:
+        _err.print(f"error: {said}", style="red", markup=False, highlight=False, soft_wrap=True)
+        if hint:
+            _err.print(hint, markup=False, highlight=False, soft_wrap=True)
+    raise typer.Exit(code)
 
 
 def releases(
@@ -58,7 +70,7 @@ def releases(
     as_json: AsJson = False,
 ) -> None:
     """List the releases of the model repository, and what each does now."""
-    with told(), ControlClient(url) as client:
+    with told(as_json), ControlClient(url) as client:
         found = client.releases(model)
     if as_json:
         typer.echo(json.dumps(found))
@@ -86,7 +98,7 @@ def start(
 
     Example: sluice rollout start digits/2 --plan plan.toml --watch
     """
-    with told(), ControlClient(url) as client:
+    with told(as_json), ControlClient(url) as client:
         model, number = _release(release)
         wanted = {} if plan is None else plan_to_json(load_plan(plan))
         begun = client.begin(model, number, wanted, getpass.getuser(), reason)
@@ -98,7 +110,7 @@ def start(
 @rollout.command()
 def status(which: Which = "", url: Url = DEFAULT_URL, as_json: AsJson = False) -> None:
     """Show one rollout, or without a number the newest ones."""
-    with told(), ControlClient(url) as client:
+    with told(as_json), ControlClient(url) as client:
         if which:
             _show(_find(client, which), as_json)
             return
@@ -119,7 +131,7 @@ def status(which: Which = "", url: Url = DEFAULT_URL, as_json: AsJson = False) -
 @rollout.command()
 def watch(which: Which, url: Url = DEFAULT_URL, as_json: AsJson = False) -> None:
     """Show a rollout live until it ends; exit code 1 when it was not promoted."""
-    with told(), ControlClient(url) as client:
+    with told(as_json), ControlClient(url) as client:
         _end(watch_live(client, _find(client, which)["id"], _err if as_json else _out), as_json)
 
 
@@ -148,15 +160,27 @@ def approve(
 
 
 @rollout.command()
+def promote(which: Which, reason: Reason = "", url: Url = DEFAULT_URL, as_json: AsJson = False) -> None:
+    """Give all traffic to the candidate now, whatever the evidence says."""
+    _order("promote", which, reason, url, as_json)
+
+
+@rollout.command()
+def rollback(which: Which, reason: Reason = "", url: Url = DEFAULT_URL, as_json: AsJson = False) -> None:
+    """End a rollout now since its candidate is bad; all traffic goes back to stable."""
+    _order("rollback", which, reason, url, as_json)
+
+
+@rollout.command()
 def abort(which: Which, reason: Reason = "", url: Url = DEFAULT_URL, as_json: AsJson = False) -> None:
-    """End a rollout now; all traffic goes back to stable."""
+    """End a rollout now, without a finding; all traffic goes back to stable."""
     _order("abort", which, reason, url, as_json)
 
 
 @rollout.command()
 def history(which: Which, url: Url = DEFAULT_URL, as_json: AsJson = False) -> None:
     """Show what happened in a rollout: when, by whom and why."""
-    with told(), ControlClient(url) as client:
+    with told(as_json), ControlClient(url) as client:
         told_of = client.history(_find(client, which)["id"])
     if as_json:
         typer.echo(json.dumps(told_of))
@@ -166,6 +190,23 @@ def history(which: Which, url: Url = DEFAULT_URL, as_json: AsJson = False) -> No
         when = datetime.fromtimestamp(one["at"], UTC).strftime("%Y-%m-%d %H:%M:%S")
         table.add_row(when, one["author"], one["what"].replace("_", " "), one["reason"])
     _out.print(table)
+
+
+def roll_back(
+    model: Annotated[str, typer.Argument(help="Whose traffic goes back to the release before.")],
+    reason: Reason = "",
+    url: Url = DEFAULT_URL,
+    as_json: AsJson = False,
+) -> None:
+    """Give all of a model's traffic to the release before, in one step.
+
+    A rollout under way is ended: the release before is still warm. Otherwise it is started, and takes over once it is
+    ready.
+
+    Example: sluice rollback digits --reason "customers complain"
+    """
+    with told(as_json), ControlClient(url) as client:
+        _show(client.roll_back(model, getpass.getuser(), reason), as_json)
 
 
 def control(
@@ -184,7 +225,7 @@ def control(
 
 
 def _order(what: str, which: str, reason: str, url: str, as_json: bool, stage: int | None = None) -> None:
-    with told(), ControlClient(url) as client:
+    with told(as_json), ControlClient(url) as client:
         key = _find(client, which)["id"]
         _show(client.order(key, what, getpass.getuser(), reason, expect_stage=stage), as_json)
 
@@ -201,7 +242,9 @@ def _find(client: ControlClient, which: str) -> dict[str, Any]:
         return client.rollout(int(which))
     found = client.rollouts(which, limit=1)
     if not found:
-        raise ClientError(f"no rollout of {which!r} was ever started", hint="`sluice rollout status` lists all")
+        raise ClientError(
+            f"no rollout of {which!r} was ever started", code=Code.NOT_FOUND, hint="`sluice rollout status` lists all"
+        )
     return client.rollout(found[0]["id"])
 
 
@@ -216,4 +259,4 @@ def _show(found: dict[str, Any], as_json: bool) -> None:
 def _end(found: dict[str, Any], as_json: bool) -> None:
     if as_json:
         typer.echo(json.dumps(found))
-    raise typer.Exit(0 if found["status"] == "promoted" else 1)
+    raise typer.Exit(of_rollout(found))

@@ -4,14 +4,17 @@ from typing import Any
 
 import httpx
 
+from rollout.errors import Code
+
 DEFAULT_URL = "http://127.0.0.1:8080"
+TIME_OUT = "time_out"
 
 
 class ClientError(Exception):
     """The control plane cannot be reached, or refused; the text is what it said. `status` is 0 when not reached.
 
-    `code` is one of `rollout.errors.Code`, `hint` says what to do next, and `request_id` finds the request in the
-    control plane's log; each is empty when the control plane did not say it.
+    `code` is one of `rollout.errors.Code` or TIME_OUT, `hint` says what to do next, and `request_id` finds the request
+    in the control plane's log. `code` is empty for a mistake that was seen here, before anything was asked.
     """
 
     def __init__(self, text: str, status: int = 0, code: str = "", hint: str = "", request_id: str = "") -> None:
@@ -59,10 +62,16 @@ class ControlClient:
         self, key: int, what: str, by: str, reason: str = "", *, expect_stage: int | None = None,
         idempotency_key: str | None = None,
     ) -> dict[str, Any]:  # fmt: skip
-        """`what`: hold, resume, approve or abort. With `expect_stage`, only while the rollout is at that stage."""
+        """`what`: hold, resume, approve, promote, rollback or abort; with `expect_stage`, only while it is there."""
         order = {"by": by, "reason": reason, "expect_stage": expect_stage}
         headers = {"idempotency-key": idempotency_key} if idempotency_key else None
         done: dict[str, Any] = self._ask("POST", f"/v1/rollouts/{key}/{what}", json=order, headers=headers)
+        return done
+
+    def roll_back(self, model: str, by: str, reason: str = "") -> dict[str, Any]:
+        """All of a model's traffic to the release before; the rollout that does it."""
+        order = {"by": by, "reason": reason}
+        done: dict[str, Any] = self._ask("POST", f"/v1/models/{model}/rollback", json=order)
         return done
 
     def history(self, key: int) -> list[dict[str, Any]]:
@@ -83,11 +92,16 @@ class ControlClient:
     def _ask(self, method: str, path: str, **given: Any) -> Any:
         try:
             answer = self._http.request(method, path, **given)
+        except httpx.TimeoutException as exc:
+            raise ClientError(
+                f"the control plane at {self._url} did not answer in time", code=TIME_OUT,
+                hint="what was asked for may have been done: look before you ask again",
+            ) from exc  # fmt: skip
         except httpx.HTTPError as exc:
             raise ClientError(
-                f"the control plane at {self._url} cannot be reached ({exc})",
+                f"the control plane at {self._url} cannot be reached ({exc})", code=Code.UNAVAILABLE,
                 hint="start it with `sluice up`, or give --url",
-            ) from exc
+            ) from exc  # fmt: skip
         if answer.is_success:
             return answer.json()
         raise _refusal(answer)
@@ -100,4 +114,5 @@ def _refusal(answer: httpx.Response) -> ClientError:
         words = {name: str(said[name]) for name in ("code", "hint", "request_id")}
         return ClientError(str(said["message"]), answer.status_code, **words)
     except (ValueError, KeyError, TypeError):
-        return ClientError(f"the control plane answered {answer.status_code}: {answer.text[:200]}", answer.status_code)
+        text = f"the control plane answered {answer.status_code}: {answer.text[:200]}"
+        return ClientError(text, answer.status_code, Code.INTERNAL)

@@ -20,7 +20,16 @@ from exporter.release import Release, ReleaseError, read_release, release_folder
 from rollout.caretaking import Caretaker
 from rollout.carrying import Carrier, Means
 from rollout.decision import engine
-from rollout.decision.events import Aborted, Approved, Event, Held, Resumed, RolloutStarted
+from rollout.decision.events import (
+    Aborted,
+    Approved,
+    Event,
+    Held,
+    Promoted,
+    Resumed,
+    RolledBack,
+    RolloutStarted,
+)
 from rollout.decision.rules import Plan
 from rollout.decision.verdict import progress
 from rollout.errors import ConflictError, DatabaseError, NotFoundError, NotLeaderError, RefusedError
@@ -137,8 +146,12 @@ class Controller:
             raise RefusedError(
                 f"nothing is counted for {', '.join(keys)} yet, so it could never be cleared", "leave it off"
             )
-        release = self.release(model, number)
-        now = self._now()
+        return self._begin(self.release(model, number), plan, by, reason or f"roll out {model}/{number}", terms)
+
+    def _begin(
+        self, release: Release, plan: Plan, by: str, reason: str, terms: Terms, direct: str = ""
+    ) -> StoredRollout:
+        model, number, now = release.model, release.number, self._now()
         with self._lock:
             with self._database.writing() as connection:
                 terms.before(connection, None)
@@ -146,11 +159,10 @@ class Controller:
                 stable = table.routes[model].stable if model in table.routes else None
                 self._check_against(release, stable)
                 attempt = 1 + rollouts.attempts(connection, model, number, stable)
-                state = engine.start(model, number, stable, plan, f"{model}-{secrets.token_hex(8)}"[-48:], attempt)
+                salt = f"{model}-{secrets.token_hex(8)}"[-48:]
+                state = engine.start(model, number, stable, plan, salt, attempt, direct)
                 stored = rollouts.create(connection, state, table.version, now)
-                history.append(
-                    connection, Entry(now, by, model, stored.id, "asked", reason or f"roll out {release.name}")
-                )
+                history.append(connection, Entry(now, by, model, stored.id, "asked", reason))
                 self._advance(connection, stored, RolloutStarted(), "engine", "")
                 terms.after(connection, stored.id)
             self._carrier.kick()
@@ -164,6 +176,33 @@ class Controller:
 
     def approve(self, key: int, by: str, reason: str, terms: Terms = NO_TERMS) -> StoredRollout:
         return self._told_by(key, Approved(by, reason), by, reason, terms)
+
+    def promote(self, key: int, by: str, reason: str, terms: Terms = NO_TERMS) -> StoredRollout:
+        return self._told_by(key, Promoted(by, reason or NO_REASON), by, reason, terms)
+
+    def roll_back(self, key: int, by: str, reason: str, terms: Terms = NO_TERMS) -> StoredRollout:
+        return self._told_by(key, RolledBack(by, reason or NO_REASON), by, reason, terms)
+
+    def roll_back_model(self, model: str, by: str, reason: str, terms: Terms = NO_TERMS) -> StoredRollout:
+        """Give all of a model's traffic to the release before: by the rollout under way, or by one of its own.
+
+        Raises:
+            NotFoundError: the model is not served, or its stable release followed on none.
+        """
+        with self._database.reading() as connection:
+            under_way = rollouts.under_way(connection, model)
+            route = routes.current(connection).routes.get(model)
+            previous = None if route is None else rollouts.stable_before(connection, model, route.stable)
+        if under_way is not None:
+            return self.roll_back(under_way, by, reason, terms)
+        if route is None:
+            raise NotFoundError(f"no model {model!r} is served", "`sluice releases` lists them")
+        if previous is None:
+            raise NotFoundError(
+                f"{model}/{route.stable} followed on no release", "`sluice rollout start` brings another one in"
+            )
+        why = f"rolled back from {model}/{route.stable} by {by}: {reason or NO_REASON}"
+        return self._begin(self.release(model, previous), Plan(), by, why, terms, direct=why)
 
     def abort(self, key: int, by: str, reason: str, terms: Terms = NO_TERMS) -> StoredRollout:
         return self._told_by(key, Aborted(by, reason or NO_REASON), by, reason, terms)

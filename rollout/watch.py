@@ -58,6 +58,14 @@ def _bar(share: float, colour: str) -> Text:
 
 def watch(client: ControlClient, key: int, console: Console, every_s: float = 0.5) -> dict[str, Any]:
     """Show a rollout live until it has settled; returns it. A control plane that is away for a while is waited for."""
+    try:
+        return _watch(client, key, console, every_s)
+    except KeyboardInterrupt:
+        console.print(f"rollout {key} goes on; `sluice rollout watch {key}` shows it again", highlight=False)
+        raise
+
+
+def _watch(client: ControlClient, key: int, console: Console, every_s: float) -> dict[str, Any]:
     rollout = client.rollout(key)
     with Live(picture(rollout), console=console, refresh_per_second=4) as live:
         while not rollout["is_settled"]:
@@ -66,7 +74,7 @@ def watch(client: ControlClient, key: int, console: Console, every_s: float = 0.
                 rollout = client.rollout(key)
                 live.update(picture(rollout))
             except ClientError as exc:
-                if exc.status:
+                if 400 <= exc.status < 500:
                     raise
                 live.update(Group(picture(rollout), Text("the control plane is away; waiting for it", style="yellow")))
     if not console.is_terminal:

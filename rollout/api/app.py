@@ -64,6 +64,7 @@ def build(settings: ControlSettings, host: PoolHost[Any]) -> FastAPI:
     refuse_in_one_form(app)
     for part in (rollouts, history, catalogue, gateways):
         app.include_router(part.router)
+    app.include_router(rollouts.models)
     return app
 
 

@@ -1,4 +1,4 @@
-"""Rollouts: begin, look, hold, resume, approve, abort."""
+"""Rollouts: begin, look, hold, resume, approve, promote, roll back, abort."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import asdict
@@ -100,6 +100,18 @@ def approve(key: Key, order: Order, headers: GivenHeaders, context: Given) -> JS
     return _ordered(context, headers, order, lambda at, terms: at.approve(key, order.by, order.reason, terms))
 
 
+@router.post("/{key}/promote", **ON_ONE)
+def promote(key: Key, order: Order, headers: GivenHeaders, context: Given) -> JSONResponse:
+    """Give all traffic to the candidate now, whatever the evidence says; while it warms, as soon as it is ready."""
+    return _ordered(context, headers, order, lambda at, terms: at.promote(key, order.by, order.reason, terms))
+
+
+@router.post("/{key}/rollback", **ON_ONE)
+def roll_back(key: Key, order: Order, headers: GivenHeaders, context: Given) -> JSONResponse:
+    """End a rollout now since its candidate is bad; all traffic goes back to stable."""
+    return _ordered(context, headers, order, lambda at, terms: at.roll_back(key, order.by, order.reason, terms))
+
+
 @router.post("/{key}/abort", **ON_ONE)
 def abort(key: Key, order: Order, headers: GivenHeaders, context: Given) -> JSONResponse:
     """End a rollout now; all traffic goes back to stable."""
@@ -135,6 +147,18 @@ def evidence(key: Key, context: Given) -> dict[str, Any]:
 def _shares(evidence: Mapping[str, float]) -> dict[str, float]:
     """From 0, no evidence or evidence of the contrary, to 1, as much as is needed or more."""
     return {guard: min(1.0, max(0.0, share)) for guard, share in evidence.items()}
+
+
+models = APIRouter(prefix="/v1/models", tags=["rollouts"])
+
+
+@models.post("/{model}/rollback", **ON_ONE)
+def roll_back_model(
+    model: Annotated[str, Path(pattern=MODEL_NAME, examples=["digits"])], order: Order, headers: GivenHeaders,
+    context: Given,
+) -> JSONResponse:  # fmt: skip
+    """Give all traffic to the release before: ends the rollout under way, or brings the stable one before back."""
+    return _ordered(context, headers, order, lambda at, terms: at.roll_back_model(model, order.by, order.reason, terms))
 
 
 def _ordered(context: Given, headers: GivenHeaders, order: Order, make: Made) -> JSONResponse:

@@ -128,6 +128,21 @@ def attempts(connection: Connection, model: str, release: int, stable: int | Non
     return sum(state.routed_at is not None for state in tried)
 
 
+def under_way(connection: Connection, model: str) -> int | None:
+    """The number of a model's rollout that has not ended."""
+    found: int | None = connection.execute(select(rollouts.c.id).where(rollouts.c.active_model == model)).scalar()
+    return found
+
+
+def stable_before(connection: Connection, model: str, stable: int) -> int | None:
+    """The release that was stable before this one was promoted."""
+    query = select(rollouts.c.outline).where(rollouts.c.model == model, rollouts.c.release == stable)
+    promoted = query.where(rollouts.c.status == Status.PROMOTED.value).order_by(desc(rollouts.c.id)).limit(1)
+    document = connection.execute(promoted).scalar()
+    found: int | None = None if document is None else json.loads(document)["stable"]
+    return found
+
+
 def active(connection: Connection) -> list[StoredRollout]:
     """Every rollout that has not ended."""
     query = select(rollouts).where(rollouts.c.active_model.is_not(None)).order_by(rollouts.c.id)

@@ -42,6 +42,7 @@ from rollout.store.database import Transactions
 from rollout.store.history import Entry
 from rollout.store.rollouts import StoredRollout
 from rollout.terms import NO_TERMS, Terms
+from rollout.watched import Watched
 
 LABEL_WAIT_S, LABEL_WAIT_TIMES = 900.0, 2.0
 """A label that comes later after its answer than both this and this many times the plan's delay counts for nothing."""
@@ -82,6 +83,7 @@ class Controller:
         self._term: int | None = None
         """The term whose beginning was seen to."""
         self._forgot_at = 0.0
+        self.watched = Watched()
 
     def start(self) -> None:
         """Lead if nobody else does, and begin to tick. Raises DatabaseError."""
@@ -282,14 +284,17 @@ class Controller:
         while not self._stopping.wait(self._tick_s):
             try:
                 if self._term is not None and self._term == self._leadership.term:
-                    self.tick()
+                    with self.watched.tick.time():
+                        self.tick()
                 else:
                     self._routing.refresh()
             except NotLeaderError as exc:
                 log.warning("%s", exc)
             except DatabaseError as exc:
+                self.watched.failed_ticks.inc()
                 log.error("a tick failed, the next one tries again: %s", exc)
             except Exception:
+                self.watched.failed_ticks.inc()
                 log.exception("a tick failed; the next one tries again")
 
     def tick(self) -> None:

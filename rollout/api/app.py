@@ -8,7 +8,7 @@ from typing import Any
 import uvicorn
 from fastapi import FastAPI
 
-from rollout.api import catalogue, gateways, history, rollouts
+from rollout.api import catalogue, gateways, history, metrics, rollouts
 from rollout.api.context import Context
 from rollout.api.feed import Feed
 from rollout.api.refusals import refuse_in_one_form
@@ -62,7 +62,7 @@ def build(settings: ControlSettings, host: PoolHost[Any]) -> FastAPI:
     app.state.context = Context(leadership, controller, routing, serving, settings.repository_path, feed)
     app.add_middleware(Requests)
     refuse_in_one_form(app)
-    for part in (rollouts, history, catalogue, gateways):
+    for part in (rollouts, history, catalogue, gateways, metrics):
         app.include_router(part.router)
     app.include_router(rollouts.models)
     return app

@@ -19,6 +19,8 @@ from rollout.store import observations
 
 router = APIRouter(prefix="/v1", tags=["catalogue"])
 
+RECENT_S = 3600.0
+"""Windows that are missing are told of for so long after the gateway's life was heard of last."""
 TRAFFIC_S = 300.0
 """Today's traffic is that of the last five minutes."""
 
@@ -84,22 +86,39 @@ def pools(context: Given) -> list[dict[str, Any]]:
 
 @router.get("/gateways", response_model=dict[str, Gateway], responses=documented())
 def gateways(context: Given) -> dict[str, Any]:
-    """The gateways heard of lately: the table each applied, what it has in flight, why it refused a table."""
+    """The gateways heard of lately: the table each applied, what it has in flight, windows of it that never came."""
+    with context.database.reading() as connection:
+        missing = {gap.gateway: gap.missing for gap in observations.gaps(connection)}
     return {
-        name: {"applied_version": beat.applied_version, "in_flight": dict(beat.in_flight), "refused": beat.refused}
+        name: {
+            "applied_version": beat.applied_version, "in_flight": dict(beat.in_flight), "refused": beat.refused,
+            "missing_windows": missing.get(name, 0),
+        }
         for name, beat in context.routing.gateways.items()
-    }
+    }  # fmt: skip
 
 
 @router.get("/health", response_model=Health, responses=documented())
 def health(context: Given) -> dict[str, Any]:
-    """That it lives, which process it is, and which stable releases have no living server (yet)."""
+    """That it lives, whether it leads, and what is wrong, in words."""
     dead = set(context.serving.dead())
     living = {(one.model, one.release) for one in context.serving.pools()} - dead
     stables = {(route.model, route.stable) for route in context.routing.table.routes.values()}
+    leads = context.database.term is not None
+    missing = [f"{model}/{release}" for model, release in sorted(stables - living)] if leads else []
+    wrong = [f"{name} has no living server" for name in missing]
+    wrong += [f"{model}/{release} fails: {words}" for (model, release), words in context.controller.failing().items()]
+    with context.database.reading() as connection:
+        wrong += [
+            f"{gap.missing} windows of the gateway {gap.gateway} never came"
+            for gap in observations.gaps(connection, time.time() - RECENT_S)
+        ]
     return {
-        "status": "ok",
+        "status": "degraded" if wrong else "ok",
         "pid": os.getpid(),
+        "leads": leads,
+        "leader": context.database.leader,
         "route_table": context.routing.table.version,
-        "missing": [f"{model}/{release}" for model, release in sorted(stables - living)],
+        "missing": missing,
+        "wrong": wrong,
     }

@@ -114,12 +114,15 @@ class Gateway(Shape):
     """A gateway that was heard of lately. `in_flight` counts requests by release; `refused` says why a table was."""
 
     model_config = ConfigDict(
-        json_schema_extra={"examples": [{"applied_version": 1796000361, "in_flight": {"digits/1": 3}, "refused": ""}]}
+        json_schema_extra={
+            "examples": [{"applied_version": 1, "in_flight": {"digits/1": 3}, "refused": "", "missing_windows": 0}]
+        }
     )
 
     applied_version: int
     in_flight: dict[str, int]
     refused: str
+    missing_windows: int
 
 
 class Kept(Shape):
@@ -133,13 +136,23 @@ class Kept(Shape):
 
 
 class Health(Shape):
-    """That it lives, and which stable releases have no living server (yet)."""
+    """That it lives, and whether it leads. `missing`: stable releases without a living server; `wrong`: all in words."""
 
     model_config = ConfigDict(
-        json_schema_extra={"examples": [{"status": "ok", "pid": 812, "route_table": 1796000361, "missing": []}]}
-    )
+        json_schema_extra={
+            "examples": [
+                {
+                    "status": "degraded", "pid": 812, "leads": True, "leader": "http://127.0.0.1:8080",
+                    "route_table": 1796000361, "missing": ["digits/1"], "wrong": ["digits/1 has no living server"],
+                }
+            ]
+        }
+    )  # fmt: skip
 
-    status: Literal["ok"]
+    status: Literal["ok", "degraded"]
     pid: int
+    leads: bool
+    leader: str
     route_table: int
     missing: list[str]
+    wrong: list[str]

@@ -89,6 +89,10 @@ def report(report: Report, context: Given) -> dict[str, int]:
         kept = observations.keep_windows(connection, windows, now)
         observations.keep_predictions(connection, predictions)
         observations.keep_labels(connection, labels, now)
+    watched = context.controller.watched
+    watched.windows.inc(kept)
+    for window in windows[-1:]:
+        watched.lag.observe(max(0.0, now - window.started_at - window.length_s))
     if report.refused:
         log.error("gateway %s refused a route table: %s", report.gateway, report.refused)
     beat = Heartbeat(time.monotonic(), report.applied_version, report.in_flight, report.refused)

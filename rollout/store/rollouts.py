@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 import sqlalchemy
-from sqlalchemy import Connection, desc, insert, select, update
+from sqlalchemy import Connection, desc, func, insert, select, update
 from sqlalchemy.exc import IntegrityError
 
 from rollout.decision.instructions import Instruction, instruction_from_json, instruction_to_json
@@ -141,6 +141,12 @@ def stable_before(connection: Connection, model: str, stable: int) -> int | None
     document = connection.execute(promoted).scalar()
     found: int | None = None if document is None else json.loads(document)["stable"]
     return found
+
+
+def statuses(connection: Connection) -> dict[str, int]:
+    """How many rollouts are under way, by status."""
+    query = select(rollouts.c.status, func.count().label("rollouts")).where(rollouts.c.active_model.is_not(None))
+    return {row.status: row.rollouts for row in connection.execute(query.group_by(rollouts.c.status))}
 
 
 def active(connection: Connection) -> list[StoredRollout]:

@@ -136,7 +136,7 @@ class Kept(Shape):
 
 
 class Health(Shape):
-    """That it lives, and whether it leads. `missing`: stable releases without a living server; `wrong`: all in words."""
+    """That it lives, and whether it leads. `missing`: stable releases that no server serves; `wrong`: all in words."""
 
     model_config = ConfigDict(
         json_schema_extra={

@@ -89,7 +89,7 @@ class NotLeaderError(ControlError):
 
     def __init__(self, address: str) -> None:
         if address:
-            super().__init__("another control plane leads", f"ask {address}")
+            super().__init__(f"another control plane leads: {address}", "ask that one")
         else:
             super().__init__("no control plane leads yet", "try again soon")
         self.address = address

@@ -1,7 +1,6 @@
 """A control plane on a fake host of pools, with a clock and a gateway of the test's own."""
 
 import contextlib
-import secrets
 import socket
 import tempfile
 import threading
@@ -155,7 +154,7 @@ def database_url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
     if request.param == "sqlite":
         return f"sqlite:///{tmp_path / 'control.db'}"
     server: PostgresServer = request.getfixturevalue("postgres")
-    return server.create(f"test_{secrets.token_hex(6)}")
+    return server.emptied("test")
 
 
 @pytest.fixture

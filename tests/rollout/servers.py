@@ -68,6 +68,21 @@ class PostgresServer:
             connection.execute(f'CREATE DATABASE "{database}"')  # type: ignore[arg-type, unused-ignore]
         return self.url(database)
 
+    def emptied(self, database: str) -> str:
+        """The URL of a database in which nothing is left, and to which nobody is connected; made when it is not there.
+
+        Much sooner had than a new one, whose every file is copied.
+        """
+        with psycopg.connect(self.url("postgres"), autocommit=True) as connection:
+            found = connection.execute("SELECT 1 FROM pg_database WHERE datname = %s", [database]).fetchone()
+            connection.execute("SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = %s", [database])
+        if found is None:
+            return self.create(database)
+        with psycopg.connect(self.url(database), autocommit=True) as connection:
+            connection.execute("DROP SCHEMA public CASCADE")
+            connection.execute("CREATE SCHEMA public")
+        return self.url(database)
+
     def stop(self) -> None:
         """At once: whoever is connected loses the connection."""
         self.process.send_signal(signal.SIGQUIT)

@@ -298,9 +298,9 @@ def test_ended_rollout_does_not_begin_its_pool_late(serving: Plane) -> None:
     serving.host.behaviours["digits/2"] = Behaviour(start_delay_s=0.5)
     key = serving.begin(2, quick()).json()["id"]
     serving.client.post(f"/v1/rollouts/{key}/abort", json={"by": "ada"})
-    serving.wait(key, lambda _: len(serving.host.found()) == 2)
-    serving.wait(key, lambda _: [pool.release for pool in serving.host.found()] == [1])
-    assert serving.rollout(key)["status"] == "aborted"
+    assert serving.wait(key, lambda found: bool(found["is_settled"]))["status"] == "aborted"
+    time.sleep(0.7)
+    assert [pool.release for pool in serving.host.found()] == [1]
 
 
 @pytest.mark.usefixtures("repository")

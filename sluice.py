@@ -18,6 +18,7 @@ COMMANDS = {
     "plan": "rollout.plan_cli:plan",
     "rollout": "rollout.cli:rollout",
     "rollback": "rollout.cli:roll_back",
+    "history": "rollout.cli:history_of_all",
     "doctor": "rollout.doctor:doctor",
     "gateway": "gateway.cli:gateway",
     "control": "rollout.cli:control",

@@ -192,6 +192,35 @@ def history(which: Which, url: Url = DEFAULT_URL, as_json: AsJson = False) -> No
     _out.print(table)
 
 
+history_of_all = typer.Typer(no_args_is_help=True, add_completion=False, help="The history of all changes.")
+
+
+@history_of_all.callback()
+def _history() -> None:
+    """The history of all changes."""
+
+
+@history_of_all.command()
+def verify(url: Url = DEFAULT_URL, as_json: AsJson = False) -> None:
+    """Read the whole history and check that no entry was changed, left out or put in; exit code 1 when one was.
+
+    Each entry's digest covers the entry and the digest before it. Keep the newest one elsewhere to notice, too, that
+    the end was cut off.
+    """
+    with told(as_json), ControlClient(url) as client:
+        found = client.get("/v1/history/check")
+        newest = client.get("/v1/history?limit=1")["items"]
+    digest = newest[0]["digest"] if newest else ""
+    broken = found["first_broken"]
+    if as_json:
+        typer.echo(json.dumps({**found, "digest": digest}))
+    elif broken is None:
+        _out.print(f"whole: {found['newest']:,} entries, the newest has the digest {digest}", soft_wrap=True)
+    else:
+        _err.print(f"entry {broken} does not follow on the one before: it or one before it was changed", style="red")
+    raise typer.Exit(Exit.OK if broken is None else Exit.ERROR)
+
+
 def roll_back(
     model: Annotated[str, typer.Argument(help="Whose traffic goes back to the release before.")],
     reason: Reason = "",

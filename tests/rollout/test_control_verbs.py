@@ -1,13 +1,17 @@
 """What people may do beside the engine: promote now, roll back, and go back to the release before; by API and shell."""
 
 import json
+from contextlib import closing
 from typing import Any
 
 import pytest
+import typer
+from sqlalchemy import text
 from typer.testing import CliRunner, Result
 
-from rollout.cli import roll_back, rollout
+from rollout.cli import history_of_all, roll_back, rollout
 from rollout.exits import Exit, of_rollout
+from rollout.store.database import Database
 from tests.rollout.conftest import Plane, quick
 
 ORDER = {"by": "ada", "reason": "it must be"}
@@ -75,15 +79,24 @@ def test_people_promote_and_take_back_from_the_shell(serving: Plane) -> None:
     settled(serving, int(key))
     watched = shell(serving, "watch", key)
     assert (watched.exit_code, "\x1b" in watched.stdout) == (Exit.OK, False)
-    app = CliRunner()
-    import typer
-
     back = typer.Typer()
     back.command()(roll_back)
-    told = app.invoke(back, ["digits", "--url", str(serving.client.base_url), "--json"])
+    told = CliRunner().invoke(back, ["digits", "--url", str(serving.client.base_url), "--json"])
     assert told.exit_code == 0, told.output
     settled(serving, json.loads(told.stdout)["id"])
     assert serving.route()["stable"] == 1
+
+
+def test_a_changed_history_is_found_from_the_shell(serving: Plane) -> None:
+    def verify(*words: str) -> Result:
+        return CliRunner().invoke(history_of_all, ["verify", "--url", str(serving.client.base_url), *words])
+
+    assert verify().exit_code == Exit.OK
+    assert json.loads(verify("--json").stdout)["first_broken"] is None
+    with closing(Database.open(serving.settings.database_url)) as database, database.writing() as connection:
+        connection.execute(text("UPDATE history SET author = 'eve' WHERE id = 2"))
+    found = verify()
+    assert (found.exit_code, "entry 2" in found.stderr) == (Exit.ERROR, True)
 
 
 @pytest.mark.parametrize(

@@ -10,7 +10,7 @@ MODEL ?= digits
 USERS ?= 20
 SECONDS ?= 30
 INPUTS ?= 1000000
-RECKONING := decision exporter plan rollout trainer
+ALONE := gateway loadtests
 
 .PHONY: help setup demo test check up load bench bench-gateway bench-reload bench-slow bench-decisions fuzz clean
 
@@ -33,9 +33,9 @@ $(STAMP): pyproject.toml Makefile deploy/libpython.sh
 demo: $(STAMP) ## Train, export, serve, roll out and back under live traffic (KEEP=1 leaves it running)
 	$(BIN)/sluice demo $(if $(KEEP),--keep)
 
-test: check ## Checks and tests; those under load one at a time
-	$(BIN)/python -m pytest -n 2 --dist worksteal $(RECKONING:%=tests/%)
-	$(BIN)/python -m pytest $(RECKONING:%=--ignore=tests/%)
+test: check ## Checks and tests; those whose time counts one after the other
+	$(BIN)/python -m pytest -n 3 --dist worksteal $(ALONE:%=--ignore=tests/%)
+	$(BIN)/python -m pytest $(ALONE:%=tests/%)
 
 check: $(STAMP) ## ruff, mypy strict, import rules
 	$(BIN)/ruff check .

@@ -35,7 +35,7 @@ Tell = Callable[[int, Event, int], None]
 class Means:
     """What instructions are carried out with."""
 
-    database: Leadership
+    leadership: Leadership
     serving: Serving
     routing: Routing
     drain_timeout_s: float
@@ -73,7 +73,7 @@ class Carrier:
             thread.join(STOP_TIMEOUT_S)
 
     def _owed(self, rollout: int | None = None) -> list[Owed]:
-        with self._means.database.reading() as connection:
+        with self._means.leadership.reading() as connection:
             return rollouts.owed(connection, rollout)
 
     def _carry_all(self, rollout: int) -> None:
@@ -95,7 +95,7 @@ class Carrier:
                 log.error("rollout %d: %s", rollout, exc)
                 self._stopping.wait(RETRY_S)
             except Exception:
-                log.exception("rollout %d: %r could not be carried out; trying again", rollout, mine[0].instruction)
+                log.exception("rollout %d: what it owes could not be carried out; trying again", rollout)
                 self._stopping.wait(RETRY_S)
 
     def _finish(self, rollout: int) -> None:
@@ -104,14 +104,14 @@ class Carrier:
         self.kick()  # Something may have become owed since the look.
 
     def _carry(self, owed: Owed) -> None:
-        self._means.database.check()
-        with self._means.database.reading() as connection:
+        self._means.leadership.check()
+        with self._means.leadership.reading() as connection:
             state = rollouts.get(connection, owed.rollout).state
         fact = self._do(owed.rollout, state, owed)
         if fact is not None:
             self._tell(owed.rollout, fact, owed.id)
             return
-        with self._means.database.writing() as connection:
+        with self._means.leadership.writing() as connection:
             rollouts.done(connection, owed.id, time.time())
 
     def _do(self, rollout: int, state: Rollout, owed: Owed) -> Event | None:

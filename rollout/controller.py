@@ -38,7 +38,6 @@ from rollout.observing import not_counted, observed
 from rollout.routing import Routing
 from rollout.serving import Key, Serving
 from rollout.store import history, observations, rollouts, routes
-from rollout.store.database import Transactions
 from rollout.store.history import Entry
 from rollout.store.rollouts import StoredRollout
 from rollout.terms import NO_TERMS, Terms
@@ -48,6 +47,10 @@ LABEL_WAIT_S, LABEL_WAIT_TIMES = 900.0, 2.0
 """A label that comes later after its answer than both this and this many times the plan's delay counts for nothing."""
 FORGET_EVERY_S = 600.0
 NO_REASON = "no reason given"
+ORDERS: Mapping[str, Callable[[str, str], Event]] = {
+    "hold": Held, "resume": Resumed, "approve": Approved, "promote": Promoted, "rollback": RolledBack, "abort": Aborted,
+}  # fmt: skip
+"""What people may order, as the fact that the engine is told of by whom and why."""
 HINTS_NOW = {
     True: "`sluice rollout history` tells how it ended; start another one to try again",
     False: "`sluice rollout status` shows where it stands",
@@ -65,7 +68,6 @@ class Controller:
         drain_timeout_s: float, kept_observations_s: float, now: Callable[[], float] = time.time,
     ) -> None:  # fmt: skip
         self._leadership = leadership
-        self._database: Transactions = leadership
         self._serving = serving
         self._routing = routing
         self._repository = repository
@@ -155,7 +157,7 @@ class Controller:
     ) -> StoredRollout:
         model, number, now = release.model, release.number, self._now()
         with self._lock:
-            with self._database.writing() as connection:
+            with self._leadership.writing() as connection:
                 terms.before(connection, None)
                 table = routes.current(connection)
                 stable = table.routes[model].stable if model in table.routes else None
@@ -170,20 +172,14 @@ class Controller:
             self._carrier.kick()
         return self.get(stored.id)
 
-    def hold(self, key: int, by: str, reason: str, terms: Terms = NO_TERMS) -> StoredRollout:
-        return self._told_by(key, Held(by, reason or NO_REASON), by, reason, terms)
+    def order(self, verb: str, key: int, by: str, reason: str, terms: Terms = NO_TERMS) -> StoredRollout:
+        """Tell a rollout what somebody wants of it: one of ORDERS.
 
-    def resume(self, key: int, by: str, reason: str, terms: Terms = NO_TERMS) -> StoredRollout:
-        return self._told_by(key, Resumed(by, reason or NO_REASON), by, reason, terms)
-
-    def approve(self, key: int, by: str, reason: str, terms: Terms = NO_TERMS) -> StoredRollout:
-        return self._told_by(key, Approved(by, reason), by, reason, terms)
-
-    def promote(self, key: int, by: str, reason: str, terms: Terms = NO_TERMS) -> StoredRollout:
-        return self._told_by(key, Promoted(by, reason or NO_REASON), by, reason, terms)
-
-    def roll_back(self, key: int, by: str, reason: str, terms: Terms = NO_TERMS) -> StoredRollout:
-        return self._told_by(key, RolledBack(by, reason or NO_REASON), by, reason, terms)
+        Raises:
+            NotFoundError: there is no such rollout.
+            ConflictError: this cannot follow on where it stands.
+        """
+        return self._told_by(key, ORDERS[verb](by, reason or NO_REASON), by, reason, terms)
 
     def roll_back_model(self, model: str, by: str, reason: str, terms: Terms = NO_TERMS) -> StoredRollout:
         """Give all of a model's traffic to the release before: by the rollout under way, or by one of its own.
@@ -191,12 +187,12 @@ class Controller:
         Raises:
             NotFoundError: the model is not served, or its stable release followed on none.
         """
-        with self._database.reading() as connection:
+        with self._leadership.reading() as connection:
             under_way = rollouts.under_way(connection, model)
             route = routes.current(connection).routes.get(model)
             previous = None if route is None else rollouts.stable_before(connection, model, route.stable)
         if under_way is not None:
-            return self.roll_back(under_way, by, reason, terms)
+            return self.order("rollback", under_way, by, reason, terms)
         if route is None:
             raise NotFoundError(f"no model {model!r} is served", "`sluice releases` lists them")
         if previous is None:
@@ -206,11 +202,8 @@ class Controller:
         why = f"rolled back from {model}/{route.stable} by {by}: {reason or NO_REASON}"
         return self._begin(self.release(model, previous), Plan(), by, why, terms, direct=why)
 
-    def abort(self, key: int, by: str, reason: str, terms: Terms = NO_TERMS) -> StoredRollout:
-        return self._told_by(key, Aborted(by, reason or NO_REASON), by, reason, terms)
-
     def get(self, key: int) -> StoredRollout:
-        with self._database.reading() as connection:
+        with self._leadership.reading() as connection:
             return rollouts.get(connection, key)
 
     def release(self, model: str, number: int) -> Release:
@@ -250,7 +243,7 @@ class Controller:
     def _tell(self, key: int, event: Event, by: str = "engine", reason: str = "", terms: Terms = NO_TERMS) -> None:
         """One fact to the engine, outside the ticks."""
         with self._lock:
-            with self._database.writing() as connection:
+            with self._leadership.writing() as connection:
                 stored = rollouts.get(connection, key)
                 terms.before(connection, stored)
                 owes = self._advance(connection, stored, event, by, reason)
@@ -260,7 +253,7 @@ class Controller:
 
     def _tell_done(self, key: int, event: Event, instruction: int) -> None:
         """A fact that ends an instruction: either both are stored, or the instruction stays owed and is done again."""
-        with self._lock, self._database.writing() as connection:
+        with self._lock, self._leadership.writing() as connection:
             rollouts.done(connection, instruction, self._now())
             self._advance(connection, rollouts.get(connection, key), event, "engine", "")
 
@@ -299,20 +292,20 @@ class Controller:
 
     def tick(self) -> None:
         """Observe every rollout under way, and see to the pools."""
-        with self._database.reading() as connection:
+        with self._leadership.reading() as connection:
             active = rollouts.active(connection)
         self._caretaker.look(active)
         for stored in active:
             self._observe(stored.id)
         if self._now() - self._forgot_at > FORGET_EVERY_S:
             self._forgot_at = self._now()
-            with self._database.writing() as connection:
+            with self._leadership.writing() as connection:
                 observations.forget_before(connection, self._now() - self._kept_observations_s)
 
     def _observe(self, key: int) -> None:
         """Tell a rollout what was counted since its evidence was last brought up; store both in one transaction."""
         with self._lock:
-            with self._database.writing() as connection:
+            with self._leadership.writing() as connection:
                 stored = rollouts.get(connection, key)
                 state = stored.state
                 if state.has_ended:

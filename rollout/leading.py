@@ -31,9 +31,10 @@ log = logging.getLogger("sluice.control")
 class Leadership:
     """One control plane's part in it. Safe to use from several threads."""
 
-    def __init__(self, database: Database, address: str) -> None:
+    def __init__(self, database: Database, address: str, lease_s: float = LEASE_S) -> None:
         self._database = database
         self._address = address
+        self._lease_s = lease_s
         self._name = f"{_machine()} {os.getpid()} {_started(os.getpid())} {id(self):x}"
         self._term: int | None = None
         self.leader = ""
@@ -66,10 +67,10 @@ class Leadership:
             self._check(connection)
 
     def _check(self, connection: Connection) -> None:
-        found = leader.current(connection)
-        if self._term is None or found is None or found.term != self._term:
-            self._term = None
-            self.leader = "" if found is None else found.address
+        found, term = leader.current(connection), self._term
+        if term is None or found is None or found.term != term:
+            if found is not None and term is not None and found.term > term:
+                self._term, self.leader = None, found.address
             raise NotLeaderError(self.leader)
 
     def seek(self) -> bool:
@@ -80,7 +81,7 @@ class Leadership:
                 term = 1
             elif found.term == self._term:
                 term = found.term
-            elif _is_gone(found, now):
+            elif self._is_gone(found, now):
                 term = found.term + 1
             else:
                 self._term, self.leader = None, found.address
@@ -99,13 +100,12 @@ class Leadership:
                 leader.replace_leader(connection, replace(found, renewed_at=0.0))
         self._term = None
 
-
-def _is_gone(found: Leader, now: float) -> bool:
-    """Did it resign, fall silent, or die on this machine? A lease from the future is of a clock that was set back."""
-    if abs(now - found.renewed_at) > LEASE_S:
-        return True
-    machine, pid, started, _ = found.name.rsplit(" ", 3)
-    return machine == _machine() and not kernel.is_running(int(pid), int(started))
+    def _is_gone(self, found: Leader, now: float) -> bool:
+        """Did it resign, fall silent, or die on this machine? A lease from the future is of a clock set back."""
+        if abs(now - found.renewed_at) > self._lease_s:
+            return True
+        machine, pid, started, _ = found.name.rsplit(" ", 3)
+        return machine == _machine() and not kernel.is_running(int(pid), int(started))
 
 
 def _machine() -> str:

@@ -60,7 +60,7 @@ def traffic(model: Annotated[str, Path(pattern=MODEL_NAME, examples=["digits"])]
     route = context.routing.table.routes.get(model)
     if route is None:
         raise NotFoundError(f"no model {model!r} is served", "`sluice releases` lists them")
-    with context.database.reading() as connection:
+    with context.leadership.reading() as connection:
         windows = observations.windows_since(connection, model, time.time() - TRAFFIC_S)
     answered = [one for one in windows if one.role is Role.ANSWERED]
     stables = [one for one in answered if one.release == route.stable]
@@ -87,12 +87,14 @@ def pools(context: Given) -> list[dict[str, Any]]:
 @router.get("/gateways", response_model=dict[str, Gateway], responses=documented())
 def gateways(context: Given) -> dict[str, Any]:
     """The gateways heard of lately: the table each applied, what it has in flight, windows of it that never came."""
-    with context.database.reading() as connection:
-        missing = {gap.gateway: gap.missing for gap in observations.gaps(connection)}
+    with context.leadership.reading() as connection:
+        missing: Counter[str] = Counter()
+        for gap in observations.gaps(connection):
+            missing[gap.gateway] += gap.missing
     return {
         name: {
             "applied_version": beat.applied_version, "in_flight": dict(beat.in_flight), "refused": beat.refused,
-            "missing_windows": missing.get(name, 0),
+            "missing_windows": missing[name],
         }
         for name, beat in context.routing.gateways.items()
     }  # fmt: skip
@@ -104,11 +106,11 @@ def health(context: Given) -> dict[str, Any]:
     dead = set(context.serving.dead())
     living = {(one.model, one.release) for one in context.serving.pools()} - dead
     stables = {(route.model, route.stable) for route in context.routing.table.routes.values()}
-    leads = context.database.term is not None
+    leads = context.leadership.term is not None
     missing = [f"{model}/{release}" for model, release in sorted(stables - living)] if leads else []
     wrong = [f"{name} has no living server" for name in missing]
     wrong += [f"{model}/{release} fails: {words}" for (model, release), words in context.controller.failing().items()]
-    with context.database.reading() as connection:
+    with context.leadership.reading() as connection:
         wrong += [
             f"{gap.missing} windows of the gateway {gap.gateway} never came"
             for gap in observations.gaps(connection, time.time() - RECENT_S)
@@ -117,7 +119,7 @@ def health(context: Given) -> dict[str, Any]:
         "status": "degraded" if wrong else "ok",
         "pid": os.getpid(),
         "leads": leads,
-        "leader": context.database.leader,
+        "leader": context.leadership.leader,
         "route_table": context.routing.table.version,
         "missing": missing,
         "wrong": wrong,

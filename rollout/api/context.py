@@ -15,7 +15,7 @@ from rollout.serving import Serving
 
 @dataclass(frozen=True, slots=True)
 class Context:
-    database: Leadership
+    leadership: Leadership
     controller: Controller
     routing: Routing
     serving: Serving

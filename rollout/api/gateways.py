@@ -70,8 +70,8 @@ async def routes(
 
     Only the leader answers: it must know which tables its gateways have.
     """
-    if context.database.term is None:
-        raise NotLeaderError(context.database.leader)
+    if context.leadership.term is None:
+        raise NotLeaderError(context.leadership.leader)
     table = await context.routing.wait_after(after, min(timeout_s, LONG_POLL_S))
     return Response(status_code=204) if table is None else JSONResponse(table.to_json())
 
@@ -85,7 +85,7 @@ def report(report: Report, context: Given) -> dict[str, int]:
     outputs = {model: _prediction_output(context, model) for model in {sample.model for sample in samples}}
     predictions = [one for sample in samples if (one := prediction_of(sample, outputs[sample.model]))]
     now = time.time()
-    with context.database.writing() as connection:
+    with context.leadership.writing() as connection:
         kept = observations.keep_windows(connection, windows, now)
         observations.keep_predictions(connection, predictions)
         observations.keep_labels(connection, labels, now)

@@ -51,7 +51,7 @@ class HistoryCheck(Shape):
 def newest(context: Given, paging: Paging, model: Model = None) -> dict[str, Any]:
     """The newest entries first."""
     before = paging.position("history")
-    with context.database.reading() as connection:
+    with context.leadership.reading() as connection:
         found = history_store.newest(connection, model=model, before=before, limit=paging.limit + 1)
     return paging.page("history", found)
 
@@ -59,7 +59,7 @@ def newest(context: Given, paging: Paging, model: Model = None) -> dict[str, Any
 @router.get("/history/check", response_model=HistoryCheck, responses=documented())
 def check(context: Given) -> dict[str, Any]:
     """Read the whole history, and say where its hash chain is broken."""
-    with context.database.reading() as connection:
+    with context.leadership.reading() as connection:
         return {
             "newest": history_store.last_id(connection),
             "first_broken": history_store.first_broken(connection),

@@ -33,11 +33,11 @@ class Standing(Collector):
 
     def collect(self) -> Iterator[Metric]:
         context = self._context
-        with context.database.reading() as connection:
+        with context.leadership.reading() as connection:
             owed = len(rollouts.owed(connection))
             under_way = rollouts.statuses(connection)
             missing = sum(gap.missing for gap in observations.gaps(connection))
-        yield _gauge("leads", "Does this control plane lead?", int(context.database.term is not None))
+        yield _gauge("leads", "Does this control plane lead?", int(context.leadership.term is not None))
         yield _gauge("owed_instructions", "Instructions that are not carried out yet.", owed)
         yield _gauge("missing_windows", "Windows that gateways numbered and that were not kept.", missing)
         yield _gauge("gateways", "Gateways heard of lately.", len(context.routing.gateways))

@@ -68,7 +68,7 @@ def newest(
 ) -> dict[str, Any]:
     """The newest rollouts first."""
     before = paging.position("rollouts")
-    with context.database.reading() as connection:
+    with context.leadership.reading() as connection:
         found = rollouts.page(connection, model=model, status=status, before=before, limit=paging.limit + 1)
     return paging.page("rollouts", [_row(one) for one in found])
 
@@ -76,53 +76,38 @@ def newest(
 @router.get("/{key}", response_model=RolloutShown, responses={200: {"headers": ETAG}, **documented(Code.NOT_FOUND)})
 def one(key: Key, context: Given, response: Response) -> dict[str, Any]:
     """A rollout: where it stands, why, and what it waits for."""
-    with context.database.reading() as connection:
+    with context.leadership.reading() as connection:
         stored = rollouts.get(connection, key)
         response.headers["etag"] = etag(stored.revision)
         return shown(connection, stored)
 
 
-@router.post("/{key}/hold", **ON_ONE)
-def hold(key: Key, order: Order, headers: GivenHeaders, context: Given) -> JSONResponse:
-    """Keep a rollout where it is. Harm still takes it back."""
-    return _ordered(context, headers, order, lambda at, terms: at.hold(key, order.by, order.reason, terms))
+ORDERS_SAID = {
+    "hold": "Keep a rollout where it is. Harm still takes it back.",
+    "resume": "Let a held rollout go on.",
+    "approve": "Approve a rollout's next step, where its plan asks for it; each person counts once.",
+    "promote": "Give all traffic to the candidate now, whatever the evidence says; while it warms, once it is ready.",
+    "rollback": "End a rollout now since its candidate is bad; all traffic goes back to stable.",
+    "abort": "End a rollout now, without a finding; all traffic goes back to stable.",
+}
 
 
-@router.post("/{key}/resume", **ON_ONE)
-def resume(key: Key, order: Order, headers: GivenHeaders, context: Given) -> JSONResponse:
-    """Let a held rollout go on."""
-    return _ordered(context, headers, order, lambda at, terms: at.resume(key, order.by, order.reason, terms))
+def _takes(verb: str) -> Callable[..., JSONResponse]:
+    def ordered(key: Key, order: Order, headers: GivenHeaders, context: Given) -> JSONResponse:
+        return _ordered(context, headers, order, lambda at, terms: at.order(verb, key, order.by, order.reason, terms))
+
+    return ordered
 
 
-@router.post("/{key}/approve", **ON_ONE)
-def approve(key: Key, order: Order, headers: GivenHeaders, context: Given) -> JSONResponse:
-    """Approve a rollout's next step, where its plan asks for it; each person counts once."""
-    return _ordered(context, headers, order, lambda at, terms: at.approve(key, order.by, order.reason, terms))
-
-
-@router.post("/{key}/promote", **ON_ONE)
-def promote(key: Key, order: Order, headers: GivenHeaders, context: Given) -> JSONResponse:
-    """Give all traffic to the candidate now, whatever the evidence says; while it warms, as soon as it is ready."""
-    return _ordered(context, headers, order, lambda at, terms: at.promote(key, order.by, order.reason, terms))
-
-
-@router.post("/{key}/rollback", **ON_ONE)
-def roll_back(key: Key, order: Order, headers: GivenHeaders, context: Given) -> JSONResponse:
-    """End a rollout now since its candidate is bad; all traffic goes back to stable."""
-    return _ordered(context, headers, order, lambda at, terms: at.roll_back(key, order.by, order.reason, terms))
-
-
-@router.post("/{key}/abort", **ON_ONE)
-def abort(key: Key, order: Order, headers: GivenHeaders, context: Given) -> JSONResponse:
-    """End a rollout now; all traffic goes back to stable."""
-    return _ordered(context, headers, order, lambda at, terms: at.abort(key, order.by, order.reason, terms))
+for verb, said in ORDERS_SAID.items():
+    router.add_api_route(f"/{{key}}/{verb}", _takes(verb), methods=["POST"], name=verb, description=said, **ON_ONE)
 
 
 @router.get("/{key}/history", response_model=Page[HistoryEntry], responses=documented(Code.NOT_FOUND))
 def told(key: Key, paging: Paging, context: Given) -> dict[str, Any]:
     """What happened in a rollout, the oldest first: when, by whom and why."""
     after = paging.position("told") or 0
-    with context.database.reading() as connection:
+    with context.leadership.reading() as connection:
         rollouts.get(connection, key)
         return paging.page("told", history.entries(connection, key, after=after, limit=paging.limit + 1))
 
@@ -130,7 +115,7 @@ def told(key: Key, paging: Paging, context: Given) -> dict[str, Any]:
 @router.get("/{key}/evidence", response_model=Evidence, responses=documented(Code.NOT_FOUND))
 def evidence(key: Key, context: Given) -> dict[str, Any]:
     """The evidence of every guard over time, and what it says now."""
-    with context.database.reading() as connection:
+    with context.leadership.reading() as connection:
         stored = rollouts.get(connection, key)
     state = stored.state
     points = [
@@ -168,7 +153,7 @@ def _ordered(context: Given, headers: GivenHeaders, order: Order, make: Made) ->
 
 def _once(context: Given, change: Change, make: Made) -> JSONResponse:
     """Make a change, or give the answer again when the same request made it before."""
-    before = change.answer_before(context.database)
+    before = change.answer_before(context.leadership)
     if before is not None:
         return answered(before, is_replayed=True)
     try:

@@ -138,7 +138,7 @@ def test_key_and_change_are_kept_together_or_not_at_all(
         path = f"/v1/rollouts/{key}/hold"
         asked = Headers(path, "one", None).asked(Order(**ORDER))
         with pytest.raises(KilledError):
-            app.state.context.controller.hold(key, "ada", "lunch", KilledAtTheEnd(asked, Expected()))
+            app.state.context.controller.order("hold", key, "ada", "lunch", KilledAtTheEnd(asked, Expected()))
         assert "held" not in whats(plane, key)
         made = post(plane, path, ORDER, idempotency_key="one")
         assert (made.json()["status"], "idempotency-replayed" in made.headers) == ("held", False)

@@ -10,7 +10,6 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 from sqlalchemy import text
 
-from rollout import leading
 from rollout.errors import NotLeaderError
 from rollout.leading import Leadership
 from rollout.store import history
@@ -52,11 +51,8 @@ def test_who_never_led_writes_nothing(database: Database) -> None:
         raise AssertionError
 
 
-def test_who_fell_silent_is_followed_and_writes_nothing_when_it_comes_back(
-    database: Database, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(leading, "LEASE_S", 0.2)
-    silent, next_one = Leadership(database, "http://silent"), Leadership(database, "http://next")
+def test_who_fell_silent_is_followed_and_writes_nothing_when_it_comes_back(database: Database) -> None:
+    silent, next_one = (Leadership(database, f"http://{name}", lease_s=0.2) for name in ("silent", "next"))
     assert silent.seek()
     with silent.writing() as connection:
         history.append(connection, ENTRY)

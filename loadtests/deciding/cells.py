@@ -95,19 +95,26 @@ NULLS = (
 )
 """Nothing is wrong with the candidate: whoever takes it back is wrong."""
 
-BLOCKS_S = (60.0, 180.0, 300.0, 600.0)
+CAPS = ((60.0, 3), (180.0, 3), (180.0, 5), (300.0, 3), (300.0, 4), (600.0, 3))
+"""Seconds of a block, and how many blocks must show harm at least; the first pair is the default plan's."""
+
+
+def _capped(plan: Plan, block_s: float, blocks: int) -> Plan:
+    return replace(plan, block_s=block_s, cap_blocks=blocks)
+
+
 LONG_BURSTS = tuple(
-    Cell(f"arm_bursts_10.block_{block:g}s", Truth.GOOD, replace(NULL, block_s=block),
-         happen=bursts(10.0, EVERY_WINDOWS, is_common=False), others=block == BLOCKS_S[0])
-    for block in BLOCKS_S
+    Cell(f"arm_bursts_10.{blocks}x{block_s:g}s", Truth.GOOD, _capped(NULL, block_s, blocks),
+         happen=bursts(10.0, EVERY_WINDOWS, is_common=False), others=(block_s, blocks) == CAPS[0])
+    for block_s, blocks in CAPS
 )  # fmt: skip
 """Bursts of 100 s on average: longer than a block of the default plan. Told, without a bar."""
 LONG_BLOCKS = tuple(
-    Cell(f"errors_2pct.block_{block:g}s", Truth.BAD, replace(ramped(ERRORS, 0.05), block_s=block), Release(0.02),
-         others=False)
-    for block in BLOCKS_S[1:]
+    Cell(f"errors_2pct.{blocks}x{block_s:g}s", Truth.BAD, _capped(ramped(ERRORS, 0.05), block_s, blocks),
+         Release(0.02), others=False)
+    for block_s, blocks in CAPS[1:]
 )  # fmt: skip
-"""What longer blocks cost."""
+"""What longer blocks, or more of them, cost."""
 
 FIXED = (0.05,)
 HARMS = (

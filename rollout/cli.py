@@ -6,7 +6,7 @@ Exit codes are `exits.Exit`'s; errors are told on stderr, with --json as one lin
 import contextlib
 import getpass
 import json
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Annotated, Any, NoReturn
@@ -19,6 +19,7 @@ from rollout.client import DEFAULT_URL, ClientError, ControlClient
 from rollout.config import load_settings
 from rollout.errors import Code, ControlError
 from rollout.exits import OF_CODE, Exit, of_rollout
+from rollout.orders import ORDERS
 from rollout.plan import PlanError, load_plan, plan_to_json
 from rollout.pools.errors import PoolError
 from rollout.watch import picture
@@ -26,7 +27,10 @@ from rollout.watch import watch as watch_live
 
 Url = Annotated[str, typer.Option("--url", envvar="SLUICE_URL", help="The control plane.")]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON instead.")]
-Reason = Annotated[str, typer.Option("--reason", help="Why; it goes into the history.")]
+Reason = Annotated[str, typer.Option("--reason", "--message", "-m", help="Why; it goes into the history.")]
+ExpectStage = Annotated[
+    int | None, typer.Option("--expect-stage", min=1, help="Only while it is at this stage: you looked at that one.")
+]
 Which = Annotated[str, typer.Argument(metavar="[ID|MODEL]", help="A rollout's number, or a model for its newest.")]
 
 rollout = typer.Typer(
@@ -130,51 +134,25 @@ def status(which: Which = "", url: Url = DEFAULT_URL, as_json: AsJson = False) -
 
 @rollout.command()
 def watch(which: Which, url: Url = DEFAULT_URL, as_json: AsJson = False) -> None:
-    """Show a rollout live until it ends; exit code 1 when it was not promoted."""
+    """Show a rollout live until it ends; the exit code tells how. Ctrl-C leaves it going on."""
     with told(as_json), ControlClient(url) as client:
         _end(watch_live(client, _find(client, which)["id"], _err if as_json else _out), as_json)
 
 
-@rollout.command()
-def hold(which: Which, reason: Reason = "", url: Url = DEFAULT_URL, as_json: AsJson = False) -> None:
-    """Keep a rollout where it is. Harm still takes it back."""
-    _order("hold", which, reason, url, as_json)
+def _takes(verb: str) -> Callable[..., None]:
+    def ordered(
+        which: Which, reason: Reason = "", expect_stage: ExpectStage = None, url: Url = DEFAULT_URL,
+        as_json: AsJson = False,
+    ) -> None:  # fmt: skip
+        with told(as_json), ControlClient(url) as client:
+            key = _find(client, which)["id"]
+            _show(client.order(key, verb, getpass.getuser(), reason, expect_stage=expect_stage), as_json)
+
+    return ordered
 
 
-@rollout.command()
-def resume(which: Which, reason: Reason = "", url: Url = DEFAULT_URL, as_json: AsJson = False) -> None:
-    """Let a held rollout go on."""
-    _order("resume", which, reason, url, as_json)
-
-
-@rollout.command()
-def approve(
-    which: Which,
-    reason: Reason = "",
-    stage: Annotated[int | None, typer.Option("--stage", min=1, help="Only while it is at this stage.")] = None,
-    url: Url = DEFAULT_URL,
-    as_json: AsJson = False,
-) -> None:
-    """Approve a rollout's next step, where its plan asks for it; each person counts once."""
-    _order("approve", which, reason, url, as_json, stage)
-
-
-@rollout.command()
-def promote(which: Which, reason: Reason = "", url: Url = DEFAULT_URL, as_json: AsJson = False) -> None:
-    """Give all traffic to the candidate now, whatever the evidence says."""
-    _order("promote", which, reason, url, as_json)
-
-
-@rollout.command()
-def rollback(which: Which, reason: Reason = "", url: Url = DEFAULT_URL, as_json: AsJson = False) -> None:
-    """End a rollout now since its candidate is bad; all traffic goes back to stable."""
-    _order("rollback", which, reason, url, as_json)
-
-
-@rollout.command()
-def abort(which: Which, reason: Reason = "", url: Url = DEFAULT_URL, as_json: AsJson = False) -> None:
-    """End a rollout now, without a finding; all traffic goes back to stable."""
-    _order("abort", which, reason, url, as_json)
+for verb, known in ORDERS.items():
+    rollout.command(verb, help=known.said)(_takes(verb))
 
 
 @rollout.command()
@@ -251,12 +229,6 @@ def control(
     with told():
         settings = load_settings(config, home=home, repository=repository, listen=listen)
         serve(settings, host_of(settings))
-
-
-def _order(what: str, which: str, reason: str, url: str, as_json: bool, stage: int | None = None) -> None:
-    with told(as_json), ControlClient(url) as client:
-        key = _find(client, which)["id"]
-        _show(client.order(key, what, getpass.getuser(), reason, expect_stage=stage), as_json)
 
 
 def _release(text: str) -> tuple[str, int]:

@@ -20,21 +20,13 @@ from exporter.release import Release, ReleaseError, read_release, release_folder
 from rollout.caretaking import Caretaker
 from rollout.carrying import Carrier, Means
 from rollout.decision import engine
-from rollout.decision.events import (
-    Aborted,
-    Approved,
-    Event,
-    Held,
-    Promoted,
-    Resumed,
-    RolledBack,
-    RolloutStarted,
-)
+from rollout.decision.events import Approved, Event, RolloutStarted
 from rollout.decision.rules import Plan
 from rollout.decision.verdict import progress
 from rollout.errors import ConflictError, DatabaseError, NotFoundError, NotLeaderError, RefusedError
 from rollout.leading import RENEW_S, Leadership
 from rollout.observing import not_counted, observed
+from rollout.orders import ORDERS
 from rollout.routing import Routing
 from rollout.serving import Key, Serving
 from rollout.store import history, observations, rollouts, routes
@@ -47,10 +39,6 @@ LABEL_WAIT_S, LABEL_WAIT_TIMES = 900.0, 2.0
 """A label that comes later after its answer than both this and this many times the plan's delay counts for nothing."""
 FORGET_EVERY_S = 600.0
 NO_REASON = "no reason given"
-ORDERS: Mapping[str, Callable[[str, str], Event]] = {
-    "hold": Held, "resume": Resumed, "approve": Approved, "promote": Promoted, "rollback": RolledBack, "abort": Aborted,
-}  # fmt: skip
-"""What people may order, as the fact that the engine is told of by whom and why."""
 HINTS_NOW = {
     True: "`sluice rollout history` tells how it ended; start another one to try again",
     False: "`sluice rollout status` shows where it stands",
@@ -179,7 +167,7 @@ class Controller:
             NotFoundError: there is no such rollout.
             ConflictError: this cannot follow on where it stands.
         """
-        return self._told_by(key, ORDERS[verb](by, reason or NO_REASON), by, reason, terms)
+        return self._told_by(key, ORDERS[verb].fact(by, reason or NO_REASON), by, reason, terms)
 
     def roll_back_model(self, model: str, by: str, reason: str, terms: Terms = NO_TERMS) -> StoredRollout:
         """Give all of a model's traffic to the release before: by the rollout under way, or by one of its own.

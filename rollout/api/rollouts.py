@@ -17,6 +17,7 @@ from rollout.controller import Controller
 from rollout.decision.state import Status
 from rollout.decision.verdict import verdict_of
 from rollout.errors import Code, RefusedError
+from rollout.orders import ORDERS
 from rollout.plan import PlanError, plan_from_json
 from rollout.store import history, rollouts
 from rollout.store.rollouts import Row, StoredRollout
@@ -82,16 +83,6 @@ def one(key: Key, context: Given, response: Response) -> dict[str, Any]:
         return shown(connection, stored)
 
 
-ORDERS_SAID = {
-    "hold": "Keep a rollout where it is. Harm still takes it back.",
-    "resume": "Let a held rollout go on.",
-    "approve": "Approve a rollout's next step, where its plan asks for it; each person counts once.",
-    "promote": "Give all traffic to the candidate now, whatever the evidence says; while it warms, once it is ready.",
-    "rollback": "End a rollout now since its candidate is bad; all traffic goes back to stable.",
-    "abort": "End a rollout now, without a finding; all traffic goes back to stable.",
-}
-
-
 def _takes(verb: str) -> Callable[..., JSONResponse]:
     def ordered(key: Key, order: Order, headers: GivenHeaders, context: Given) -> JSONResponse:
         return _ordered(context, headers, order, lambda at, terms: at.order(verb, key, order.by, order.reason, terms))
@@ -99,8 +90,10 @@ def _takes(verb: str) -> Callable[..., JSONResponse]:
     return ordered
 
 
-for verb, said in ORDERS_SAID.items():
-    router.add_api_route(f"/{{key}}/{verb}", _takes(verb), methods=["POST"], name=verb, description=said, **ON_ONE)
+for verb, known in ORDERS.items():
+    router.add_api_route(
+        f"/{{key}}/{verb}", _takes(verb), methods=["POST"], name=verb, description=known.said, **ON_ONE
+    )
 
 
 @router.get("/{key}/history", response_model=Page[HistoryEntry], responses=documented(Code.NOT_FOUND))

@@ -72,6 +72,16 @@ def test_exit_codes_and_errors_in_json(serving: Plane) -> None:
     assert (away.exit_code, json.loads(away.stderr)["code"]) == (Exit.ERROR, "unavailable")
 
 
+def test_an_order_for_a_stage_that_was_left_changes_nothing(serving: Plane) -> None:
+    key = str(serving.begin(2, quick()).json()["id"])
+    serving.wait_status(int(key), "shadow")
+    late = shell(serving, "promote", key, "--expect-stage", "2", "-m", "now")
+    assert (late.exit_code, "gone on" in late.stderr) == (Exit.CONFLICT, True)
+    held = shell(serving, "hold", key, "--expect-stage", "1", "-m", "lunch")
+    assert held.exit_code == Exit.OK, held.output
+    assert serving.rollout(int(key))["status"] == "held"
+
+
 def test_people_promote_and_take_back_from_the_shell(serving: Plane) -> None:
     key = str(serving.begin(2, quick()).json()["id"])
     serving.wait_status(int(key), "shadow")
